@@ -1,0 +1,110 @@
+"""Files that carry where they come from: written whole or not at all, with a sidecar JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from analysis.load import SweepData
+from analysis.style import paper_style
+from cegppo_lab.store import write_json
+
+DPI = 200
+PACKAGES = ("cegppo-lab", "matplotlib", "numpy", "pandas", "scipy")
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A scratch folder whose files move into ``folder`` if the block ends well, else none does."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield scratch
+        for path in sorted(p for p in scratch.rglob("*") if p.is_file()):
+            target = folder / path.relative_to(scratch)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+    finally:
+        rmtree(scratch)
+        for path in missing:  # after a failure: leave no empty folder that was not there before
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that draw and compute."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found
+
+
+def code_versions(data: SweepData) -> list[str]:
+    """The distinct git commits that trained the trials, ``+changes`` where the tree was dirty."""
+    shas = set()
+    for attempts in data.provenance.values():
+        for attempt in attempts:
+            sha = attempt.get("git_sha") or "no git"
+            shas.add(sha + ("+changes" if attempt.get("git_dirty") else ""))
+    return sorted(shas)
+
+
+def record(data: SweepData, title: str, query: dict[str, Any]) -> dict[str, Any]:
+    """What made an artifact: sweep, plan, trials, code, query, versions; JSON-serialisable."""
+    trials = data.trials.loc[:, ["trial_id", "arm", "seed", "state", "step"]]
+    return {
+        "title": title,
+        "sweep": data.name,
+        "plan_id": data.manifest.get("plan_id"),
+        "query": query,
+        "trials": trials.to_dict("records"),
+        "code": code_versions(data),
+        "versions": versions(),
+    }
+
+
+def page_png(figure: Figure) -> bytes:
+    """The figure as PNG for a page that prints the caption itself: without it."""
+    buffer = io.BytesIO()
+    caption = figure.get_supxlabel()
+    with paper_style():
+        figure.supxlabel("")
+        figure.savefig(buffer, format="png", dpi=DPI)
+        figure.supxlabel(caption)
+    return buffer.getvalue()
+
+
+def save_figure(figure: Figure, folder: Path, stem: str, made_by: dict[str, Any]) -> list[Path]:
+    """Write ``stem``.png (200 dpi), .pdf and .json into ``folder``; returns the three paths.
+
+    The record is the sidecar, and part of both images' metadata. No time goes into the files: the
+    same store draws the same bytes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    short = json.dumps({key: made_by[key] for key in ("sweep", "plan_id", "query", "code")})
+    trials = " ".join(str(trial["trial_id"]) for trial in made_by["trials"])
+    png = {"Title": made_by["title"], "Description": short, "Source": trials}
+    pdf = {
+        "Title": made_by["title"],
+        "Subject": short,
+        "Keywords": trials,
+        "CreationDate": None,
+    }
+    with paper_style():
+        figure.savefig(folder / f"{stem}.png", dpi=DPI, metadata=png)
+        figure.savefig(folder / f"{stem}.pdf", metadata=pdf)
+    write_json(folder / f"{stem}.json", made_by)
+    return [folder / f"{stem}.{suffix}" for suffix in ("png", "pdf", "json")]

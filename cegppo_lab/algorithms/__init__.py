@@ -1,0 +1,27 @@
+"""Policy-optimisation algorithms as pure tensor functions.
+
+>>> algorithm = make_algorithm("cegppo", beta1=0.5, beta2=1.0, clip_low=0.2, clip_high=0.2)
+>>> out = algorithm.loss(log_prob, old_log_prob, advantages, mask)  # doctest: +SKIP
+"""
+
+from cegppo_lab.algorithms import cegppo, cispo, gppo, grpo, gspo  # noqa: F401 (they register)
+from cegppo_lab.algorithms.base import Algorithm, LossOutput
+from cegppo_lab.algorithms.batch import TokenBatch, Totals, merge_metrics
+from cegppo_lab.algorithms.registry import (
+    algorithm_class,
+    algorithm_names,
+    make_algorithm,
+    register,
+)
+
+__all__ = [
+    "Algorithm",
+    "LossOutput",
+    "TokenBatch",
+    "Totals",
+    "algorithm_class",
+    "algorithm_names",
+    "make_algorithm",
+    "merge_metrics",
+    "register",
+]

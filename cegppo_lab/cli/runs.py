@@ -1,0 +1,180 @@
+"""Commands that train, or say what would be trained."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cegppo_lab.cli.common import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    path_option,
+    path_values,
+    shown_path,
+    split_name,
+    words_argument,
+)
+from cegppo_lab.errors import LabError
+
+if TYPE_CHECKING:
+    from cegppo_lab.sweep.dispatch import Outcome
+    from cegppo_lab.sweep.plan import Plan
+    from cegppo_lab.trial import Trial
+
+MIRROR_PATIENCE_S = 60.0
+
+
+@click.command()
+@words_argument
+@click.option("--limit", type=click.IntRange(min=1), help="Run the first N trials of the plan.")
+@path_option("store")
+@path_option("mlflow")
+@path_option("report")
+def sweep(words: tuple[str, ...], limit: int | None, **paths: str | None) -> None:
+    """Run a sweep: train what is missing, mirror it to MLflow, write the report.
+
+    NAME is a file of sweeps/ (default: quickstart) or a path to one. Words reach the sweep's own
+    keys and every trial's. Trials that were run before, by any sweep, are not run again.
+
+    \b
+    python -m cegppo_lab sweep
+    python -m cegppo_lab sweep beta_grid seeds=[1,2,3,4,5]
+    python -m cegppo_lab sweep quickstart trainer.steps=20 name=short --limit 4
+    """
+    from cegppo_lab.sweep.plan import make_plan
+
+    name, overrides = split_name(words)
+    plan = make_plan(name, overrides, path_values(**paths))
+    plan.check_writable()
+    trials = plan.first(limit)
+    plan.store().write_manifest(plan.manifest())
+    outcome = _run_and_report(plan, trials)
+    if outcome.interrupted:
+        click.echo("stopped; the same command goes on from here")
+        sys.exit(EXIT_INTERRUPTED)
+    if failed := len(trials) - outcome.count("done") - outcome.count("stopped"):
+        click.echo(f"{failed} of {len(trials)} trials failed; the same command tries them again")
+        sys.exit(EXIT_FAILED)
+
+
+def _run_and_report(plan: Plan, trials: list[Trial]) -> Outcome:
+    """Train, draw and mirror; MLflow never stands in the way of the other two."""
+    from rich.console import Console
+
+    from analysis.report import write_report
+    from cegppo_lab.sweep.dispatch import run_trials
+    from cegppo_lab.sweep.progress import Progress
+    from cegppo_lab.tracking import Mirror
+
+    store, out = plan.store(), Path(plan.runtime.report)
+    mirror = Mirror(
+        store, plan.spec.name, plan.runtime.mlflow, artifacts=out / plan.spec.name, say=click.echo
+    )
+    mirror.start()
+    try:
+        outcome = run_trials(
+            plan,
+            trials,
+            lambda concurrent: Progress(store, trials, concurrent, Console()),
+            mirror.nudge,
+        )
+        counts = Counter(outcome.states.values())
+        click.echo(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
+        result = write_report(store, plan.spec.name, out)
+    finally:
+        problems = mirror.stop(MIRROR_PATIENCE_S)
+    click.echo(result.table_text)
+    for problem in (*result.problems, *problems):
+        click.echo(f"note: {problem}")
+    click.echo(f"report: {shown_path(result.path_to_index)}")
+    click.echo(f"runs in MLflow: python -m cegppo_lab ui   ({plan.runtime.mlflow})")
+    return outcome
+
+
+@click.command()
+@words_argument
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@path_option("store")
+def plan(words: tuple[str, ...], as_json: bool, **paths: str | None) -> None:
+    """Show the trials of a sweep, their ids and which are done; starts nothing.
+
+    \b
+    python -m cegppo_lab plan beta_grid
+    python -m cegppo_lab plan quickstart algorithm.clip_low=0.1 --json
+    """
+    from cegppo_lab.sweep.plan import make_plan, state_of
+
+    name, overrides = split_name(words)
+    made = make_plan(name, overrides, path_values(**paths))
+    store = made.store()
+    states = {trial.trial_id: state_of(store, trial) for trial in made.trials}
+    if as_json:
+        manifest = made.manifest()
+        rows = [{**row, "state": states[row["trial_id"]]} for row in manifest.pop("trials")]
+        configs = {trial.trial_id: trial.stored_config() for trial in made.trials}
+        full = [{**row, "config": configs[row["trial_id"]]} for row in rows]
+        click.echo(json.dumps({**manifest, "trials": full}, indent=1))
+        return
+    click.echo(made.spec.question.strip())
+    width = max(len(trial.arm) for trial in made.trials)
+    for trial in made.trials:
+        click.echo(
+            f"{trial.trial_id}  {trial.arm:{width}}  seed {trial.seed}  {states[trial.trial_id]}"
+        )
+    missing = sum(state not in ("done", "stopped") for state in states.values())
+    click.echo(f"{len(made.trials)} trials, {missing} to run")
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
+@path_option("store")
+@path_option("mlflow")
+def train(words: tuple[str, ...], **paths: str | None) -> None:
+    """Train one run in this process, without Ray; it joins the sweep `train` of the store.
+
+    \b
+    python -m cegppo_lab train
+    python -m cegppo_lab train algorithm=dapo seed=3 trainer.steps=20
+    python -m cegppo_lab train task=chain model=chain algorithm.beta1='{0:0.0,32:0.5}'
+    """
+    from cegppo_lab.execute import attempt
+    from cegppo_lab.sweep.single import single_run
+    from cegppo_lab.tracking import sync
+
+    if words and "=" not in words[0]:
+        raise LabError(f"train takes key=value words, not {words[0]!r}; to run a sweep: sweep NAME")
+    trial, store, mlflow = single_run(words, path_values(**paths))
+    click.echo(f"trial {trial.trial_id}  {trial.arm}  seed {trial.seed}")
+    for record in attempt(store, trial):
+        _tell_record(record, trial.config.trainer.steps)
+    status = store.run(trial.trial_id).status()
+    click.echo(f"{status.state} {status.reason}".strip())
+    try:
+        sync(store, ["train"], mlflow)
+    except LabError as error:
+        click.echo(f"note: {error}")
+    click.echo("report: python -m cegppo_lab report train")
+
+
+def _tell_record(record: object, steps: int) -> None:
+    from cegppo_lab import metrics as names
+
+    columns = {
+        "reward": names.REWARD_MEAN,
+        "entropy": names.ENTROPY,
+        "kl": names.PPO_KL,
+        "grad": names.GRAD_NORM,
+    }
+    values = "".join(
+        f"  {title} {record.metrics[key]:.4g}"
+        for title, key in columns.items()
+        if key in record.metrics
+    )
+    for evaluation in record.evals:
+        values += f"  accuracy {sum(evaluation.correct) / len(evaluation.correct):.3f}"
+    click.echo(f"step {record.step}/{steps}{values}")

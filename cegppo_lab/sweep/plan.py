@@ -1,0 +1,140 @@
+"""A plan: every trial that a sweep asks for, fully resolved, before anything starts."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cegppo_lab.compose import parse_overrides, resolve
+from cegppo_lab.config import RuntimeConfig
+from cegppo_lab.errors import LabError
+from cegppo_lab.store import PENDING, RUNNING, RunStore
+from cegppo_lab.sweep.spec import SweepSpec, load_spec, split_overrides
+from cegppo_lab.trial import Trial, make_trial
+
+INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The trials of a sweep, seed by seed, so that every arm has early seeds first."""
+
+    spec: SweepSpec
+    trials: list[Trial]
+    runtime: RuntimeConfig
+    overrides: list[str]
+
+    def store(self) -> RunStore:
+        """Where the plan's runs are kept."""
+        return RunStore(self.runtime.store)
+
+    def first(self, limit: int | None) -> list[Trial]:
+        """The first ``limit`` trials; all of them for None."""
+        return self.trials if limit is None else self.trials[:limit]
+
+    def manifest(self) -> dict[str, Any]:
+        """What the analysis and the MLflow mirror know of the sweep, as plain JSON values."""
+        ids = [trial.trial_id for trial in self.trials]
+        return {
+            "name": self.spec.name,
+            "question": self.spec.question,
+            "notes": self.spec.notes,
+            "overrides": self.overrides,
+            "arms": describe_arms({trial.arm: trial.config.identity() for trial in self.trials}),
+            "trials": [
+                {"trial_id": trial.trial_id, "arm": trial.arm, "seed": trial.seed}
+                for trial in self.trials
+            ],
+            "plan_id": hashlib.sha256("".join(ids).encode()).hexdigest()[:12],
+            "created": time.time(),
+        }
+
+    def check_writable(self) -> None:
+        """Raise ``LabError`` when the runs or the reports could not be written."""
+        check_writable(self.runtime.store, self.runtime.report)
+
+
+def check_writable(*folders: str) -> None:
+    """Make ``folders`` where they are missing; ``LabError`` when nothing can be written there."""
+    for folder in folders:
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise LabError(f"cannot write to {folder}: {error.strerror}; choose another") from None
+
+
+def describe_arms(contents: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each arm with its algorithm and the values in which the arms differ (seeds aside).
+
+    ``contents``: a configuration per arm, as trials store it.
+    """
+    flat = {arm: _flat(content) for arm, content in contents.items()}
+    keys = sorted({key for content in flat.values() for key in content} - {"seed"})
+    values = {key: {repr(content.get(key)) for content in flat.values()} for key in keys}
+    differing = [key for key in keys if len(values[key]) > 1]
+    return [
+        {
+            "name": arm,
+            "algorithm": content["algorithm.name"],
+            "differs": {key: content[key] for key in differing if key in content},
+        }
+        for arm, content in flat.items()
+    ]
+
+
+def make_plan(name: str, words: Sequence[str] = (), paths: Mapping[str, Any] | None = None) -> Plan:
+    """The plan of sweep ``name`` with ``key=value`` words over it.
+
+    Words reach the sweep's own keys (``seeds=[5]``) and every trial's (``trainer.steps=20``).
+    ``paths``: ``runtime.*`` values, which say where things are kept and nothing else.
+    Raises ``LabError`` for every mistake in the sweep file or the words.
+    """
+    changes, shared = split_overrides({**parse_overrides(words), **(paths or {})})
+    spec = load_spec(name, changes)
+    points = spec.points()
+    configs = [(arm, resolve({**spec.base, **values, **shared})) for arm, values in points]
+    trials = [
+        make_trial(config.model_copy(update={"seed": seed}), arm)
+        for seed in spec.seeds
+        for arm, config in configs
+    ]
+    _refuse_twins(trials)
+    runtime = resolve({**spec.base, **shared}).runtime
+    told = [word for word in words if not word.startswith("runtime.")]
+    return Plan(spec, trials, runtime, told)
+
+
+def _refuse_twins(trials: list[Trial]) -> None:
+    seen: dict[str, Trial] = {}
+    for trial in trials:
+        if twin := seen.get(trial.trial_id):
+            raise LabError(
+                f"arms {twin.arm!r} and {trial.arm!r} are the same run at seed {trial.seed}; "
+                "give them different values or drop one"
+            )
+        seen[trial.trial_id] = trial
+
+
+def state_of(store: RunStore, trial: Trial) -> str:
+    """The trial's state in the store; ``interrupted`` when no process is at a started one."""
+    run = store.run(trial.trial_id)
+    state = run.status().state
+    if state == RUNNING and not run.locked():
+        return INTERRUPTED
+    return RUNNING if state == PENDING and run.locked() else state
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots. Schedules and lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        nested = isinstance(value, dict) and not all(str(inner).isdigit() for inner in value)
+        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat

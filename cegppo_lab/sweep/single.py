@@ -1,0 +1,57 @@
+"""Runs started one at a time, gathered in a sweep of their own so that they can be compared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from filelock import FileLock
+
+from cegppo_lab.compose import parse_overrides, resolve
+from cegppo_lab.store import RunStore
+from cegppo_lab.sweep.plan import check_writable, describe_arms
+from cegppo_lab.trial import Trial, make_trial
+
+SINGLE_RUNS = "train"
+
+
+def single_run(words: Sequence[str], paths: Mapping[str, Any]) -> tuple[Trial, RunStore, str]:
+    """The run of ``key=value`` words, entered in the store's manifest of single runs.
+
+    Its arm is named after the words that change its numbers, without the seed. Returns the trial,
+    its store and the MLflow URI. Raises ``LabError`` for every mistake in the words.
+    """
+    values = parse_overrides(words)
+    config = resolve({**values, **paths})
+    told = [
+        f"{key}={value}"
+        for key, value in values.items()
+        if key not in ("seed", "algorithm") and not key.startswith("runtime.")
+    ]
+    trial = make_trial(config, " ".join([config.algorithm.title, *told]))
+    check_writable(config.runtime.store)
+    store = RunStore(config.runtime.store)
+    with FileLock(store.root / f".{SINGLE_RUNS}.lock"):  # two of them may start at once
+        _enter(store, trial)
+    return trial, store, config.runtime.mlflow
+
+
+def _enter(store: RunStore, trial: Trial) -> None:
+    known = store.manifest(SINGLE_RUNS) if SINGLE_RUNS in store.manifests() else {"trials": []}
+    rows = [row for row in known["trials"] if row["trial_id"] != trial.trial_id]
+    rows.append({"trial_id": trial.trial_id, "arm": trial.arm, "seed": trial.seed})
+    contents: dict[str, dict[str, Any]] = {
+        row["arm"]: store.run(row["trial_id"]).config() or trial.stored_config() for row in rows
+    }
+    manifest = {
+        "name": SINGLE_RUNS,
+        "question": "Runs that were started one at a time with the train command.",
+        "notes": ["Arms may differ in anything; see what differs between them."],
+        "overrides": [],
+        "arms": describe_arms(contents),
+        "trials": rows,
+        "plan_id": "",
+        "created": known.get("created", time.time()),
+    }
+    store.write_manifest(manifest)

@@ -1,0 +1,88 @@
+"""What a task is: problems, a verifier that turns a response into a reward, demonstrations."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from cegppo_lab.errors import LabError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One prompt with what the verifier needs; ``id`` is stable, e.g. ``"table_walk/3-5"``."""
+
+    id: str
+    prompt: str
+    answer: str
+
+
+class Task(BaseModel):
+    """A source of verifiable problems; the fields of a subclass are the task's options.
+
+    ``version`` is bumped when the same options begin to mean other problems or other rewards;
+    it enters trial ids.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: ClassVar[str]
+    version: ClassVar[int]
+
+    @property
+    @abstractmethod
+    def max_response_tokens(self) -> int:
+        """Tokens a response may have, the end-of-sequence token included."""
+
+    @abstractmethod
+    def sample(self, count: int, rng: np.random.Generator) -> list[Problem]:
+        """``count`` training problems, drawn with replacement, none of them held out."""
+
+    @abstractmethod
+    def heldout(self) -> list[Problem]:
+        """The fixed evaluation problems, which neither training nor demonstrations contain."""
+
+    @abstractmethod
+    def reward(self, problem: Problem, response: str) -> float:
+        """1.0 if the decoded ``response`` solves ``problem``, else 0.0; any string is allowed."""
+
+    def demonstrations(self, count: int, rng: np.random.Generator) -> list[tuple[Problem, str]]:
+        """``count`` training problems with a response each (no end token), for pretraining.
+
+        Raises:
+            LabError: the task has no demonstrations.
+        """
+        raise LabError(f"task {self.name!r} has no demonstrations to pretrain on.")
+
+    def vocabulary(self) -> Sequence[str]:
+        """The tokens that prompts and responses are made of, for a policy of the task's own.
+
+        Raises:
+            LabError: the task is written in ordinary text and brings no vocabulary.
+        """
+        raise LabError(f"task {self.name!r} has no vocabulary to pretrain a policy with.")
+
+    def token_weight(self, token: str) -> float:
+        """How much the token counts in the pretraining loss (1.0 unless a task says otherwise)."""
+        return 1.0
+
+
+_TASKS: dict[str, type[Task]] = {}
+_T = TypeVar("_T", bound=type[Task])
+
+
+def register(cls: _T) -> _T:
+    """Class decorator that makes a task known by its ``name``; a name is taken only once."""
+    if cls.name in _TASKS:
+        raise ValueError(f"task {cls.name!r} is already {_TASKS[cls.name].__qualname__}")
+    _TASKS[cls.name] = cls
+    return cls
+
+
+def registered() -> dict[str, type[Task]]:
+    """A copy of the registry: task class by name."""
+    return dict(_TASKS)

@@ -1,0 +1,15 @@
+"""The MLflow mirror: what the run store holds, for the MLflow UI. Training never depends on it."""
+
+from cegppo_lab.tracking.background import Mirror
+from cegppo_lab.tracking.connection import DEFAULT_URI, UI_ENVIRONMENT, ui_command
+from cegppo_lab.tracking.mirror import MirrorReport, mirror_sweep, sync
+
+__all__ = [
+    "DEFAULT_URI",
+    "UI_ENVIRONMENT",
+    "Mirror",
+    "MirrorReport",
+    "mirror_sweep",
+    "sync",
+    "ui_command",
+]

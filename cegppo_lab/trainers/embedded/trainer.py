@@ -1,0 +1,124 @@
+"""The embedded trainer: GRPO-style training of any Hugging Face causal LM in one process.
+
+A step is: generate and verify (:mod:`.experience`), one optimizer step per mini-batch
+(:mod:`.update`), now and then a held-out evaluation and a checkpoint. Runs on the CPU and on one
+CUDA GPU. On the CPU a resumed run equals an uninterrupted one to the bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+from cegppo_lab import metrics as names
+from cegppo_lab.config import RunConfig
+from cegppo_lab.errors import LabError
+from cegppo_lab.evaluation import evaluate
+from cegppo_lab.store import EvalRecord, StepRecord
+from cegppo_lab.trainers.embedded.checkpoint import load_newest, save_checkpoint
+from cegppo_lab.trainers.embedded.experience import collect
+from cegppo_lab.trainers.embedded.malloc import keep_freed_memory
+from cegppo_lab.trainers.embedded.policy import Policy
+from cegppo_lab.trainers.embedded.update import make_optimizer, update
+
+
+class EmbeddedTrainer:
+    """See :class:`cegppo_lab.trainers.base.Trainer`."""
+
+    def run(self, config: RunConfig, checkpoints: Path) -> Iterator[StepRecord]:
+        """Train ``config`` from its newest checkpoint on, yielding a record a step."""
+        torch.set_num_threads(config.runtime.threads)
+        keep_freed_memory()
+        disable_progress_bar()
+        policy = _load(config)
+        reference = _load(config) if _needs_reference(config) else None
+        optimizer = make_optimizer(policy, config)
+        done = load_newest(checkpoints, policy, optimizer)
+        if not done:
+            yield StepRecord(0, {}, [_evaluate(policy, config, 0)])
+        settings, runtime = config.trainer, config.runtime
+        for step in range(done, settings.steps):
+            yield _train_step(policy, reference, optimizer, config, step)
+            last = step + 1 == settings.steps
+            if last or (step + 1) % runtime.checkpoint_every == 0:
+                keep = 1 if last else runtime.keep_checkpoints
+                save_checkpoint(checkpoints, step + 1, policy, optimizer, keep)
+
+
+def _train_step(
+    policy: Policy,
+    reference: Policy | None,
+    optimizer: torch.optim.Optimizer,
+    config: RunConfig,
+    step: int,
+) -> StepRecord:
+    """Train step ``step`` (from 0); the record counts it from 1."""
+    clock = _Clock()
+    experience = collect(policy, config, step)
+    clock.lap(names.TIME_GENERATE)
+    trained: dict[str, float] = {}
+    if experience.rollout is not None:
+        trained = update(policy, reference, optimizer, config, experience, step)
+    clock.lap(names.TIME_UPDATE)
+    evals: list[EvalRecord] = []
+    if (step + 1) % config.trainer.eval_every == 0 or step + 1 == config.trainer.steps:
+        evals.append(_evaluate(policy, config, step + 1))
+        clock.lap(names.TIME_EVAL)
+    tokens = experience.metrics[names.LENGTH_MEAN] * experience.metrics[names.GENERATION_BATCHES]
+    tokens *= config.trainer.train_batch_size * config.trainer.rollout_n
+    metrics = {**experience.metrics, **trained, **_scheduled(config, step), **clock.laps}
+    metrics[names.TIME_STEP] = clock.total()
+    metrics[names.THROUGHPUT] = tokens / metrics[names.TIME_STEP]
+    return StepRecord(step + 1, metrics, evals)
+
+
+def _load(config: RunConfig) -> Policy:
+    device = config.runtime.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise LabError("runtime.device=cuda: this process sees no GPU; say runtime.device=cpu")
+    model = config.model
+    return Policy.load(model.path, head_scale=model.head_scale, device=device, dtype=model.dtype)
+
+
+def _needs_reference(config: RunConfig) -> bool:
+    coefficient = config.algorithm.kl_coef
+    return any(coefficient.values()) if isinstance(coefficient, dict) else coefficient > 0
+
+
+def _evaluate(policy: Policy, config: RunConfig, step: int) -> EvalRecord:
+    settings = config.trainer
+    return evaluate(
+        policy,
+        config.task,
+        step=step,
+        seed=config.seed,
+        samples=settings.eval_samples,
+        temperature=settings.eval_temperature,
+    )
+
+
+def _scheduled(config: RunConfig, step: int) -> dict[str, float]:
+    """The values in force of the coefficients that change during training."""
+    now = config.algorithm.at(step)
+    return {f"algorithm/{key}": getattr(now, key) for key in config.algorithm.scheduled_fields()}
+
+
+class _Clock:
+    """Wall time between laps, seconds."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name], self._last = now - self._last, now
+
+    def total(self) -> float:
+        return time.perf_counter() - self._start
