@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from analysis.load import SweepData
 from analysis.style import paper_style
-from cegppo_lab.store import write_json
+from cegppo_lab.files import write_json
 
 DPI = 200
 PACKAGES = ("cegppo-lab", "matplotlib", "numpy", "pandas", "scipy")

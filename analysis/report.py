@@ -17,7 +17,8 @@ from analysis import artifacts, figures, series, tables
 from analysis.answer import answer
 from analysis.captions import line_notes
 from analysis.load import SweepData, load_sweep
-from cegppo_lab.store import RunStore, write_json
+from cegppo_lab.files import write_json
+from cegppo_lab.store import RunStore
 
 ON_PAGE = ("entropy", "accuracy", "reward", "kl", "grad_norm")
 

@@ -35,9 +35,7 @@ def local_folder(path: str | Path, *, download: bool = False) -> Path:
     if (folder / "config.json").is_file():
         return folder
     if not is_hub_id(path):
-        raise unknown(
-            "policy (neither a shipped one nor a model folder)", str(path), shipped_policies()
-        )
+        raise unknown("model folder or shipped policy", str(path), shipped_policies())
     return _snapshot(str(path), download)
 
 
@@ -52,6 +50,13 @@ def _snapshot(hub_id: str, download: bool) -> Path:
         reason = str(failure).splitlines()[0]
         raise LabError(f"policy {hub_id!r} is not on this machine: {reason}") from None
     return Path(found)
+
+
+def portable(path: str) -> str:
+    """``path`` as a process in another working directory finds the same policy."""
+    if path in shipped_policies() or is_hub_id(path):
+        return path
+    return str(Path(path).expanduser().resolve())
 
 
 def fingerprint(path: str) -> str:

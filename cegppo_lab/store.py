@@ -17,10 +17,7 @@ flight: a torn last line is dropped by readers and cut off by the next writer.
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cegppo_lab.errors import LabError
+from cegppo_lab.files import AppendLog, read_json, read_lines, write_json
 
 DONE, RUNNING, FAILED, STOPPED, PENDING = "done", "running", "failed", "stopped", "pending"
 """States of a trial. ``stopped``: ended by a rule before its last step, with a reason, for good.
@@ -72,82 +70,6 @@ class Status:
     time: float = 0.0
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace ``path`` by ``value`` as JSON: readers see the old file or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(draft, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, sort_keys=True)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-
-
-def read_json(path: Path, default: Any = None) -> Any:
-    """The JSON value in ``path``, or ``default`` where there is no such file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return default
-    except ValueError as error:
-        raise LabError(f"{path} is not valid JSON ({error}); move it away and run again") from None
-    except NotADirectoryError:
-        raise LabError(f"cannot read {path}: a file is where a folder should be") from None
-
-
-def _encode(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, allow_nan=True, separators=(",", ":")) + "\n").encode()
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return
-    # What follows the last newline is a torn write.
-    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
-        try:
-            yield json.loads(line)
-        except ValueError as error:
-            raise LabError(
-                f"{path}: line {number} is not valid JSON ({error}); "
-                "move the trial's folder away and run again"
-            ) from None
-
-
-class AppendLog:
-    """A JSON-lines file whose rows have unique keys; a row that is there already is not repeated.
-
-    A resumed run computes the steps after its checkpoint again; on the CPU they come out the same
-    to the bit, and the rows first written stay.
-    """
-
-    def __init__(self, path: Path, key: Any) -> None:
-        self._key = key
-        self._seen = {key(row) for row in _lines(path)}
-        self._file = open(path, "ab")  # noqa: SIM115 (lives as long as the run; see close)
-        self._drop_torn_line(path)
-
-    def _drop_torn_line(self, path: Path) -> None:
-        whole = path.read_bytes().rfind(b"\n") + 1
-        self._file.truncate(whole)
-        self._file.seek(whole)
-
-    def append(self, row: dict[str, Any]) -> None:
-        """Write ``row`` durably, unless a row with its key is there."""
-        if self._key(row) in self._seen:
-            return
-        self._file.write(_encode(row))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._seen.add(self._key(row))
-
-    def close(self) -> None:
-        """Close the file; the log cannot be appended to afterwards."""
-        self._file.close()
-
-
 class RunDir:
     """One trial's folder, for reading."""
 
@@ -180,12 +102,12 @@ class RunDir:
         """Every step written so far, in the order of writing (which is the order of steps)."""
         return [
             StepRecord(row["step"], row["metrics"], [], row["time"])
-            for row in _lines(self.path / "steps.jsonl")
+            for row in read_lines(self.path / "steps.jsonl")
         ]
 
     def evals(self) -> list[EvalRecord]:
         """Every evaluation written so far, by step."""
-        return [EvalRecord(**row) for row in _lines(self.path / "evals.jsonl")]
+        return [EvalRecord(**row) for row in read_lines(self.path / "evals.jsonl")]
 
     def locked(self) -> bool:
         """Whether some live process trains this trial now."""
@@ -196,6 +118,8 @@ class RunDir:
                 return False
         except Timeout:
             return True
+        except PermissionError:  # a store that we may only read
+            return False
 
 
 class RunWriter(RunDir):
@@ -204,12 +128,7 @@ class RunWriter(RunDir):
     Raises ``LabError`` when another live process holds the trial.
     """
 
-    def __init__(self, path: Path, config: dict[str, Any]) -> None:
-        super().__init__(path)
-        self._config = config
-
     def __enter__(self) -> RunWriter:
-        self.path.mkdir(parents=True, exist_ok=True)
         # A reader that asks whether the trial is locked holds the lock for an instant.
         self._lock = FileLock(self.path / "lock", timeout=_PATIENCE_S)
         try:
@@ -219,19 +138,14 @@ class RunWriter(RunDir):
                 f"trial {self.trial_id} is being trained by another process; wait for it or stop it"
             ) from None
         try:
-            self._open()
+            self._steps = AppendLog(self.path / "steps.jsonl", lambda row: row["step"])
+            self._evals = AppendLog(
+                self.path / "evals.jsonl", lambda row: (row["step"], row["benchmark"])
+            )
         except BaseException:
             self._lock.release()
             raise
         return self
-
-    def _open(self) -> None:
-        if not (self.path / "config.json").exists():
-            write_json(self.path / "config.json", self._config)
-        self._steps = AppendLog(self.path / "steps.jsonl", lambda row: row["step"])
-        self._evals = AppendLog(
-            self.path / "evals.jsonl", lambda row: (row["step"], row["benchmark"])
-        )
 
     def __exit__(self, *_: object) -> None:
         self._steps.close()
@@ -270,7 +184,14 @@ class RunStore:
 
     def writer(self, trial_id: str, config: dict[str, Any]) -> RunWriter:
         """The trial's folder for the one process that trains it."""
-        return RunWriter(self.root / trial_id, config)
+        self.enter(trial_id, config)
+        return RunWriter(self.root / trial_id)
+
+    def enter(self, trial_id: str, config: dict[str, Any]) -> None:
+        """Give the trial a folder with its configuration, unless it has one."""
+        path = self.root / trial_id / "config.json"
+        if not path.exists():
+            write_json(path, config)
 
     def trial_ids(self) -> list[str]:
         """The trials that have a folder, sorted."""

@@ -15,4 +15,6 @@ def group_advantages(rewards: Tensor, *, by_std: bool = True) -> Tensor:
     the unbiased one, as in verl. ``by_std=False`` only subtracts the mean (Dr. GRPO).
     """
     centred = rewards - rewards.mean(-1, keepdim=True)
-    return centred / (rewards.std(-1, keepdim=True) + STD_EPSILON) if by_std else centred
+    if not by_std or not len(rewards):  # torch warns of the deviation of no groups
+        return centred
+    return centred / (rewards.std(-1, keepdim=True) + STD_EPSILON)

@@ -8,6 +8,7 @@ import click
 
 from cegppo_lab.compose import resolve
 from cegppo_lab.config import RuntimeConfig
+from cegppo_lab.store import RunStore
 from cegppo_lab.sweep.spec import DEFAULT_SWEEP
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
@@ -47,3 +48,14 @@ def shown_path(path: Path) -> str:
     """``path`` as short as it can be typed from here."""
     path = path.resolve()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def tell_report(store: RunStore, name: str, out: Path) -> None:
+    """Write a sweep's report below ``out``; print its table, what is not whole, and its path."""
+    from analysis.report import write_report
+
+    result = write_report(store, name, out)
+    click.echo(result.table_text)
+    for problem in result.problems:
+        click.echo(f"note: {problem}")
+    click.echo(f"report: {shown_path(result.path_to_index)}")

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cegppo_lab.cli.common import shown_path
 
+if TYPE_CHECKING:
+    from cegppo_lab.algorithms import Algorithm
+
 
 @click.command()
 @click.argument("name", required=False)
-def algorithms(name: str | None) -> None:
+@click.option("--markdown", is_flag=True, help="Print the table that the README has.")
+def algorithms(name: str | None, markdown: bool) -> None:
     """List the algorithms, or explain one: equation, source, assumption, options."""
-    from cegppo_lab.algorithms import algorithm_class, algorithm_names
+    from cegppo_lab.algorithms import algorithm_class
 
+    if markdown:
+        click.echo(algorithms_table())
+        return
     if name is None:
-        for each in algorithm_names():
-            cls = algorithm_class(each)
-            click.echo(f"{each:8} {cls.title:8} {cls.equation}   [{cls.source}]")
+        for cls in _all_classes():
+            click.echo(f"{cls.name:8} {cls.title:8} {cls.equation}   [{cls.source}]")
         click.echo("\nmore on one: python -m cegppo_lab algorithms NAME")
         return
     cls = algorithm_class(name)
@@ -27,6 +34,20 @@ def algorithms(name: str | None) -> None:
     click.echo(f"\nmaximises: {cls.equation}\nsource: {cls.source}\noptions and defaults:")
     for key, field in cls.model_fields.items():
         click.echo(f"  algorithm.{key}={'null' if field.default is None else field.default}")
+
+
+def algorithms_table() -> str:
+    """The registered algorithms as a markdown table, from the classes themselves."""
+    rows = [f"| `{c.name}` | {c.title} | {c.equation} | {c.source} |" for c in _all_classes()]
+    return "\n".join(
+        ["| name | algorithm | maximises | source |", "| --- | --- | --- | --- |", *rows]
+    )
+
+
+def _all_classes() -> list[type[Algorithm]]:
+    from cegppo_lab.algorithms import algorithm_class, algorithm_names
+
+    return [algorithm_class(name) for name in algorithm_names()]
 
 
 @click.command()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from cegppo_lab.cli.common import path_option, runtime, shown_path
+from cegppo_lab.cli.common import path_option, runtime, tell_report
 from cegppo_lab.store import RunStore
 from cegppo_lab.sweep.spec import DEFAULT_SWEEP
 
@@ -20,14 +20,8 @@ from cegppo_lab.sweep.spec import DEFAULT_SWEEP
 @path_option("report")
 def report(name: str, **paths: str | None) -> None:
     """Draw a sweep's figures and tables again, from the store alone."""
-    from analysis.report import write_report
-
     settings = runtime(**paths)
-    result = write_report(RunStore(settings.store), name, Path(settings.report))
-    click.echo(result.table_text)
-    for problem in result.problems:
-        click.echo(f"note: {problem}")
-    click.echo(f"report: {shown_path(result.path_to_index)}")
+    tell_report(RunStore(settings.store), name, Path(settings.report))
 
 
 @click.command()
@@ -43,7 +37,12 @@ def sync(names: tuple[str, ...], **paths: str | None) -> None:
     reports = Path(settings.report)
     store = RunStore(settings.store)
     for done in mirror(store, list(names) or None, settings.mlflow, reports=reports):
-        click.echo(str(done))
+        click.echo(
+            f"{done.name}: {done.created} runs new, {done.updated} updated, {done.unchanged} "
+            f"unchanged; {done.steps} steps written to {done.uri}"
+        )
+        for trial_id in done.foreign:
+            click.echo(f"note: another store mirrors {trial_id} to {done.uri}; left as it is")
 
 
 @click.command()

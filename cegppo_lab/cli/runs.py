@@ -15,8 +15,8 @@ from cegppo_lab.cli.common import (
     EXIT_INTERRUPTED,
     path_option,
     path_values,
-    shown_path,
     split_name,
+    tell_report,
     words_argument,
 )
 from cegppo_lab.errors import LabError
@@ -66,7 +66,6 @@ def _run_and_report(plan: Plan, trials: list[Trial]) -> Outcome:
     """Train, draw and mirror; MLflow never stands in the way of the other two."""
     from rich.console import Console
 
-    from analysis.report import write_report
     from cegppo_lab.sweep.dispatch import run_trials
     from cegppo_lab.sweep.progress import Progress
     from cegppo_lab.tracking import Mirror
@@ -85,13 +84,13 @@ def _run_and_report(plan: Plan, trials: list[Trial]) -> Outcome:
         )
         counts = Counter(outcome.states.values())
         click.echo(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
-        result = write_report(store, plan.spec.name, out)
+        tell_report(store, plan.spec.name, out)
+    except LabError as error:  # no trial has a step yet: the outcome says why
+        click.echo(f"note: {error}")
     finally:
         problems = mirror.stop(MIRROR_PATIENCE_S)
-    click.echo(result.table_text)
-    for problem in (*result.problems, *problems):
+    for problem in problems:
         click.echo(f"note: {problem}")
-    click.echo(f"report: {shown_path(result.path_to_index)}")
     click.echo(f"runs in MLflow: python -m cegppo_lab ui   ({plan.runtime.mlflow})")
     return outcome
 

@@ -21,6 +21,7 @@ from ray import tune
 from cegppo_lab import metrics as names
 from cegppo_lab.config import parse_run
 from cegppo_lab.execute import attempt, is_finished
+from cegppo_lab.models import portable
 from cegppo_lab.store import FAILED, RunStore, StepRecord
 from cegppo_lab.sweep.plan import Plan, state_of
 from cegppo_lab.sweep.progress import Progress
@@ -165,10 +166,12 @@ def _fit(plan: Plan, missing: list[Trial], reporter: _Reporter) -> bool:
 
 
 def _message(plan: Plan, trial: Trial) -> dict[str, Any]:
-    """A trial as plain values, for another process to rebuild."""
+    """A trial as plain values, for another process in another folder to rebuild."""
+    tree = trial.config.tree()
+    tree["model"]["path"] = portable(tree["model"]["path"])
     return {
         "store": str(plan.store().root.resolve()),
-        "tree": trial.config.tree(),
+        "tree": tree,
         "trial_id": trial.trial_id,
         "arm": trial.arm,
     }

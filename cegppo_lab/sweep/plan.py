@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cegppo_lab.compose import parse_overrides, resolve
-from cegppo_lab.config import RuntimeConfig
+from cegppo_lab.config import RunConfig, RuntimeConfig
 from cegppo_lab.errors import LabError
 from cegppo_lab.store import PENDING, RUNNING, RunStore
 from cegppo_lab.sweep.spec import SweepSpec, load_spec, split_overrides
@@ -99,7 +99,7 @@ def make_plan(name: str, words: Sequence[str] = (), paths: Mapping[str, Any] | N
     changes, shared = split_overrides({**parse_overrides(words), **(paths or {})})
     spec = load_spec(name, changes)
     points = spec.points()
-    configs = [(arm, resolve({**spec.base, **values, **shared})) for arm, values in points]
+    configs = [(arm, _resolve_arm(arm, spec.base, values, shared)) for arm, values in points]
     trials = [
         make_trial(config.model_copy(update={"seed": seed}), arm)
         for seed in spec.seeds
@@ -109,6 +109,22 @@ def make_plan(name: str, words: Sequence[str] = (), paths: Mapping[str, Any] | N
     runtime = resolve({**spec.base, **shared}).runtime
     told = [word for word in words if not word.startswith("runtime.")]
     return Plan(spec, trials, runtime, told)
+
+
+def _resolve_arm(
+    arm: str, base: Mapping[str, Any], values: Mapping[str, Any], shared: Mapping[str, Any]
+) -> RunConfig:
+    """The arm's run; a word that would silently change what the arm's name says is refused."""
+    try:
+        config = resolve({**base, **values, **shared})
+    except LabError as error:
+        raise LabError(f"arm {arm!r}: {error}") from None
+    if clash := sorted(set(values) & set(shared)):
+        raise LabError(
+            f"{clash[0]}={shared[clash[0]]}: arm {arm!r} sets {clash[0]} itself; "
+            "change the sweep file, or copy it to one of your own"
+        )
+    return config
 
 
 def _refuse_twins(trials: list[Trial]) -> None:

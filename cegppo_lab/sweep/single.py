@@ -11,9 +11,8 @@ from filelock import FileLock
 from cegppo_lab.compose import parse_overrides, resolve
 from cegppo_lab.store import RunStore
 from cegppo_lab.sweep.plan import check_writable, describe_arms
+from cegppo_lab.sweep.spec import SINGLE_RUNS
 from cegppo_lab.trial import Trial, make_trial
-
-SINGLE_RUNS = "train"
 
 
 def single_run(words: Sequence[str], paths: Mapping[str, Any]) -> tuple[Trial, RunStore, str]:
@@ -38,12 +37,14 @@ def single_run(words: Sequence[str], paths: Mapping[str, Any]) -> tuple[Trial, R
 
 
 def _enter(store: RunStore, trial: Trial) -> None:
+    store.enter(trial.trial_id, trial.stored_config())
     known = store.manifest(SINGLE_RUNS) if SINGLE_RUNS in store.manifests() else {"trials": []}
     rows = [row for row in known["trials"] if row["trial_id"] != trial.trial_id]
     rows.append({"trial_id": trial.trial_id, "arm": trial.arm, "seed": trial.seed})
-    contents: dict[str, dict[str, Any]] = {
-        row["arm"]: store.run(row["trial_id"]).config() or trial.stored_config() for row in rows
-    }
+    # A run whose folder was deleted leaves the list.
+    configs = {row["trial_id"]: store.run(row["trial_id"]).config() for row in rows}
+    rows = [row for row in rows if configs[row["trial_id"]]]
+    contents = {row["arm"]: configs[row["trial_id"]] for row in rows}
     manifest = {
         "name": SINGLE_RUNS,
         "question": "Runs that were started one at a time with the train command.",

@@ -16,6 +16,7 @@ from cegppo_lab.resources import shipped
 from cegppo_lab.validation import validated
 
 DEFAULT_SWEEP = "quickstart"
+SINGLE_RUNS = "train"
 
 
 class SweepSpec(BaseModel):
@@ -36,6 +37,13 @@ class SweepSpec(BaseModel):
     zip: dict[str, list[Any]] = {}
     """Axes that run in parallel: the i-th values together. All of one length."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+
+    @field_validator("name")
+    @classmethod
+    def _not_reserved(cls, name: str) -> str:
+        if name == SINGLE_RUNS:
+            raise ValueError("is the name under which single runs are gathered; choose another")
+        return name
 
     @field_validator("seeds")
     @classmethod

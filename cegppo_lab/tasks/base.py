@@ -29,7 +29,7 @@ class Task(BaseModel):
     it enters trial ids.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: ClassVar[str]
     version: ClassVar[int]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from cegppo_lab import metrics as names
 from cegppo_lab.algorithms.advantage import group_advantages
 from cegppo_lab.config import RunConfig
 from cegppo_lab.streams import numpy_stream, torch_stream
+from cegppo_lab.trainers.base import TrainingStoppedError
 from cegppo_lab.trainers.embedded.policy import Policy, Rollout
 
 
@@ -44,7 +46,8 @@ def collect(policy: Policy, config: RunConfig, step: int) -> Experience:
 
     With group filtering (``trainer.filter_groups``, or an algorithm with dynamic sampling) only
     groups with mixed rewards are kept, at most ``train_batch_size`` of them from at most
-    ``max_gen_batches`` generation batches, as the released scripts do.
+    ``max_gen_batches`` generation batches, as the released scripts do. Raises
+    :class:`TrainingStoppedError` when the policy's probabilities are not numbers any more.
     """
     settings = config.trainer
     filtering = settings.filter_groups or config.algorithm.dynamic_sampling
@@ -58,7 +61,12 @@ def collect(policy: Policy, config: RunConfig, step: int) -> Experience:
             groups = groups[generated[-1].mixed]
         kept.append(groups[:missing])
         missing -= len(kept[-1])
-    return _assemble(policy, config, generated, kept)
+    experience = _assemble(policy, config, generated, kept)
+    if not math.isfinite(entropy := experience.metrics[names.ENTROPY]):
+        raise TrainingStoppedError(
+            f"step {step + 1}: the policy's entropy, {entropy}, is not finite"
+        )
+    return experience
 
 
 def _generate(policy: Policy, config: RunConfig, step: int, batch: int) -> _Generated:

@@ -157,4 +157,6 @@ def _choose(p: Tensor, uniform: Tensor, top_p: float) -> Tensor:
     total = cumulative[:, -1]
     # Rounding may lift the product to the total itself, where no token lies.
     wanted = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, wanted[:, None], right=True)[:, 0]
+    # Where the logits are nan no token is found; what was measured there tells.
+    found = torch.searchsorted(cumulative, wanted[:, None], right=True)[:, 0]
+    return found.clamp(max=p.shape[-1] - 1)

@@ -1,0 +1,88 @@
+"""Files that survive a kill at any instant: JSON replaced whole, JSON lines appended whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Hashable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cegppo_lab.errors import LabError
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace ``path`` by ``value`` as JSON: readers see the old file or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(draft, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, sort_keys=True)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def read_json(path: Path, default: Any = None) -> Any:
+    """The JSON value in ``path``, or ``default`` where there is no such file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return default
+    except ValueError as error:
+        raise LabError(f"{path} is not valid JSON ({error}); move it away and run again") from None
+    except NotADirectoryError:
+        raise LabError(f"cannot read {path}: a file is where a folder should be") from None
+
+
+def _encode(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, allow_nan=True, separators=(",", ":")) + "\n").encode()
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON-lines file, without a torn last line; none where there is no file."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    # What follows the last newline is a torn write.
+    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise LabError(
+                f"{path}: line {number} is not valid JSON ({error}); "
+                "move the trial's folder away and run again"
+            ) from None
+
+
+class AppendLog:
+    """A JSON-lines file whose rows have unique keys; a row that is there already is not repeated.
+
+    A resumed run computes the steps after its checkpoint again; on the CPU they come out the same
+    to the bit, and the rows first written stay.
+    """
+
+    def __init__(self, path: Path, key: Callable[[dict[str, Any]], Hashable]) -> None:
+        self._key = key
+        self._seen = {key(row) for row in read_lines(path)}
+        self._file = open(path, "ab")  # noqa: SIM115 (lives as long as the run; see close)
+        self._drop_torn_line(path)
+
+    def _drop_torn_line(self, path: Path) -> None:
+        whole = path.read_bytes().rfind(b"\n") + 1
+        self._file.truncate(whole)
+        self._file.seek(whole)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Write ``row`` durably, unless a row with its key is there."""
+        if self._key(row) in self._seen:
+            return
+        self._file.write(_encode(row))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._seen.add(self._key(row))
+
+    def close(self) -> None:
+        """Close the file; the log cannot be appended to afterwards."""
+        self._file.close()
