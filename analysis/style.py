@@ -92,7 +92,7 @@ _RC: dict[str, Any] = {
     "ytick.color": "#333333",
     "legend.fontsize": 8.5,
     "legend.frameon": False,
-    "legend.handlelength": 3.2,
+    "legend.handlelength": 4.2,
     "lines.linewidth": 1.6,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",

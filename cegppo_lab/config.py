@@ -7,19 +7,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 
 from cegppo_lab.algorithms import Algorithm, make_algorithm
 from cegppo_lab.errors import LabError, unknown
 from cegppo_lab.tasks import Task, make_task
+from cegppo_lab.trainer_config import TRAINERS, Section, TrainerConfig
 from cegppo_lab.validation import validated
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The policy that training starts from."""
 
     name: str
@@ -31,35 +28,7 @@ class ModelConfig(_Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
-class EmbeddedConfig(_Section):
-    """The embedded trainer: batch geometry, optimizer and evaluation of a run."""
-
-    name: Literal["embedded"]
-    steps: int = Field(ge=1)
-    train_batch_size: int = Field(ge=1)
-    """Prompts per generation batch."""
-    rollout_n: int = Field(ge=2)
-    """Responses per prompt (G); a group's advantages need at least two."""
-    mini_batches: int = Field(ge=1)
-    """Optimizer steps per rollout batch; the trained groups are split into so many parts."""
-    temperature: float = Field(gt=0)
-    filter_groups: bool
-    """Train on groups with mixed rewards only (dynamic sampling), whatever the algorithm."""
-    max_gen_batches: int = Field(ge=1)
-    """Generation batches per step at most, when groups are filtered."""
-    norm_adv_by_std: bool
-    lr: float = Field(gt=0)
-    lr_warmup_steps: int = Field(ge=0)
-    weight_decay: float = Field(ge=0)
-    adam_beta1: float = Field(ge=0, lt=1)
-    adam_beta2: float = Field(ge=0, lt=1)
-    grad_clip: float = Field(gt=0)
-    eval_every: int = Field(ge=1)
-    eval_samples: int = Field(ge=1)
-    eval_temperature: float = Field(gt=0)
-
-
-class RuntimeConfig(_Section):
+class RuntimeConfig(Section):
     """What no number depends on: paths, resources, memory. Never part of a trial's id."""
 
     store: str
@@ -69,6 +38,11 @@ class RuntimeConfig(_Section):
     threads: int = Field(ge=1)
     cpus: float = Field(gt=0)
     gpus: float = Field(ge=0)
+    """GPUs of one trial, on each of its nodes."""
+    nodes: int = Field(ge=1)
+    """Nodes of one trial. More than one: it runs on the running Ray cluster, one at a time."""
+    time_limit_h: float | None = Field(gt=0)
+    """Hours that one attempt at a verl trial may take; null: no limit."""
     micro_batch_size: int = Field(ge=1)
     """Responses per forward and backward pass. Gradients are equal up to rounding."""
     chunk_tokens: int = Field(ge=1)
@@ -85,7 +59,7 @@ class RunConfig(BaseModel):
     algorithm: Algorithm
     model: ModelConfig
     task: Task
-    trainer: EmbeddedConfig
+    trainer: SerializeAsAny[TrainerConfig]
     runtime: RuntimeConfig
 
     def identity(self) -> dict[str, Any]:
@@ -95,7 +69,7 @@ class RunConfig(BaseModel):
             "algorithm": _named(self.algorithm),
             "model": self.model.model_dump(mode="json"),
             "task": _named(self.task) | {"version": self.task.version},
-            "trainer": self.trainer.model_dump(mode="json"),
+            "trainer": self.trainer.identity(),
         }
 
     def tree(self) -> dict[str, Any]:
@@ -103,6 +77,7 @@ class RunConfig(BaseModel):
         return {
             **self.identity(),
             "task": _named(self.task),
+            "trainer": self.trainer.model_dump(mode="json"),
             "runtime": self.runtime.model_dump(mode="json"),
         }
 
@@ -120,7 +95,7 @@ def parse_run(tree: dict[str, Any]) -> RunConfig:
         "algorithm": lambda values: make_algorithm(**_with_name("algorithm", values)),
         "model": lambda values: validated(ModelConfig, values, "model"),
         "task": lambda values: make_task(**_with_name("task", values)),
-        "trainer": lambda values: validated(EmbeddedConfig, values, "trainer"),
+        "trainer": _trainer,
         "runtime": lambda values: validated(RuntimeConfig, values, "runtime"),
     }
     for key in tree:
@@ -134,6 +109,13 @@ def parse_run(tree: dict[str, Any]) -> RunConfig:
         raise LabError(f"seed={seed!r}: must be a whole number, 0 or more")
     parts = {key: build(_mapping(key, tree[key])) for key, build in sections.items()}
     return RunConfig(seed=seed, **parts)
+
+
+def _trainer(values: dict[str, Any]) -> TrainerConfig:
+    name = _with_name("trainer", values)["name"]
+    if name not in TRAINERS:
+        raise unknown("trainer", name, TRAINERS)
+    return validated(TRAINERS[name], values, "trainer")
 
 
 def _mapping(key: str, value: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class _Row:
     steps: int
     started: float | None = None
     started_at: int = 0
+    ended: float | None = None
     shown: dict[str, float] = field(default_factory=dict)
 
 
@@ -70,7 +71,7 @@ class Progress:
     def finish(self, trial_id: str, state: str, reason: str = "") -> None:
         """A trial ended in ``state``."""
         row = self._rows[trial_id]
-        row.state = state
+        row.state, row.ended = state, time.monotonic()
         if reason or not self._console.is_terminal:
             why = f" ({reason})" if reason else ""
             self._tell(self._line(row) + why)
@@ -82,15 +83,11 @@ class Progress:
     def seconds_left(self) -> float | None:
         """Estimate from the steps of this call; None until some trial has done a few."""
         rows = [row for row in self._rows.values() if row.started and row.step > row.started_at]
-        steps = sum(row.step - row.started_at for row in rows)
-        if not steps:
+        if not rows:
             return None
         now = time.monotonic()
-        # A finished row's clock keeps running, so only running rows give the pace, if any do.
-        running = [row for row in rows if row.state == "running"] or rows
-        pace = sum(now - row.started for row in running) / sum(
-            row.step - row.started_at for row in running
-        )
+        seconds = sum((row.ended or now) - row.started for row in rows)
+        pace = seconds / sum(row.step - row.started_at for row in rows)
         missing = [row.steps - row.step for row in self._rows.values() if self._open(row)]
         return max(max(missing, default=0), sum(missing) / self._concurrent) * pace
 

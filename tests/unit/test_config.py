@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from cegppo_lab.algorithms import algorithm_class, algorithm_names, make_algorithm
 from cegppo_lab.compose import config_groups, parse_overrides, resolve
-from cegppo_lab.config import EmbeddedConfig, ModelConfig, RunConfig, RuntimeConfig, parse_run
+from cegppo_lab.config import ModelConfig, RunConfig, RuntimeConfig, parse_run
 from cegppo_lab.errors import LabError
 from cegppo_lab.models import local_folder
 from cegppo_lab.resources import shipped
 from cegppo_lab.tasks import make_task, task_names
+from cegppo_lab.trainer_config import EmbeddedConfig
 from cegppo_lab.trial import make_trial
 
 
