@@ -12,6 +12,7 @@ import click
 
 from cegppo_lab.cli import inspect, results, runs
 from cegppo_lab.errors import LabError, unknown
+from cegppo_lab.trainers.base import TrainerError
 
 
 class _Commands(click.Group):
@@ -67,3 +68,6 @@ def main() -> None:
     except LabError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
+    except TrainerError as error:
+        click.echo(f"failed: {error}", err=True)
+        sys.exit(1)

@@ -22,10 +22,10 @@ from cegppo_lab import metrics as names
 from cegppo_lab.config import parse_run
 from cegppo_lab.execute import attempt, is_finished
 from cegppo_lab.models import portable
+from cegppo_lab.processes import watched
 from cegppo_lab.store import FAILED, RunStore, StepRecord
 from cegppo_lab.sweep.plan import Plan, state_of
 from cegppo_lab.sweep.progress import Progress
-from cegppo_lab.sweep.watchdog import watched
 from cegppo_lab.trial import Trial
 
 _SHOWN = (names.REWARD_MEAN, names.ENTROPY)

@@ -10,11 +10,18 @@ from typing import Protocol
 from cegppo_lab.config import RunConfig
 from cegppo_lab.store import StepRecord
 
-_TRAINERS = {"embedded": "cegppo_lab.trainers.embedded.trainer:EmbeddedTrainer"}
+_TRAINERS = {
+    "embedded": "cegppo_lab.trainers.embedded.trainer:EmbeddedTrainer",
+    "verl": "cegppo_lab.trainers.verl.trainer:VerlTrainer",
+}
 
 
 class TrainingStoppedError(Exception):
     """Training ended for good before its last step; the message is the reason, for the tables."""
+
+
+class TrainerError(Exception):
+    """A trainer failed for a reason that is told in one line; the trial can be tried again."""
 
 
 class Trainer(Protocol):

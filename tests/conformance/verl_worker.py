@@ -38,14 +38,14 @@ def main(folder: Path) -> None:
     config = _config(folder, rows=len(batch["prompts"]))
     worker = ActorRolloutRefWorker(config=config, role="actor")
     worker.init_model()
-    results = []
+    results, gradient = [], _record_gradients(worker)
     for case in json.loads((folder / "cases.json").read_text()):
         actor = omega_conf_to_dataclass(_with_loss(config.actor, case))
         worker.set_loss_fn(partial(ppo_loss, config=actor))
-        data = _data(batch, config, rank, ranks, case.get("dynamic_tokens"))
+        data = _data(batch, case, rank, ranks)
         output = worker.update_actor(data)
         metrics = reduce_metrics(rename_dict(tu.get(output, "metrics"), "actor/"))
-        results.append({"gradient": _gradient(worker), "metrics": _numbers(metrics)})
+        results.append({"gradient": dict(gradient), "metrics": _numbers(metrics)})
     if rank == 0:
         torch.save(results, folder / f"results_{ranks}.pt")
     torch.distributed.barrier()
@@ -73,26 +73,22 @@ def _config(folder: Path, rows: int) -> DictConfig:
 
 
 def _with_loss(actor: DictConfig, case: dict[str, Any]) -> DictConfig:
-    actor = actor.copy()
-    with open_dict(actor):
-        actor.policy_loss |= {
-            "_target_": TARGET,
-            "loss_mode": LOSS_MODE,
-            "algorithm": case["algorithm"],
-            "options": case["options"],
-        }
-        actor.loss_agg_mode = case["aggregation"]
-        actor.use_dynamic_bsz = "dynamic_tokens" in case
-        actor |= case.get("actor", {})
-    return actor
+    changed = actor.copy()
+    with open_dict(changed):
+        changed.policy_loss.update(
+            _target_=TARGET,
+            loss_mode=LOSS_MODE,
+            algorithm=case["algorithm"],
+            options=case["options"],
+        )
+        changed.loss_agg_mode = case["aggregation"]
+        changed.entropy_coeff = case["entropy_coeff"]
+        changed.use_dynamic_bsz = case["dynamic_tokens"] is not None
+    return changed
 
 
 def _data(
-    batch: dict[str, list[torch.Tensor]],
-    config: DictConfig,
-    rank: int,
-    ranks: int,
-    dynamic_tokens: int | None,
+    batch: dict[str, list[torch.Tensor]], case: dict[str, Any], rank: int, ranks: int
 ) -> TensorDict:
     """This rank's contiguous share of the rows, as verl's trainer sends it."""
     rows = len(batch["prompts"])
@@ -118,20 +114,24 @@ def _data(
         epochs=1,
         seed=0,
         dataloader_kwargs={"shuffle": False},
-        calculate_entropy=config.actor.entropy_coeff != 0,
-        use_dynamic_bsz=dynamic_tokens is not None,
-        max_token_len_per_gpu=dynamic_tokens or 0,
+        calculate_entropy=case["entropy_coeff"] != 0,
+        use_dynamic_bsz=case["dynamic_tokens"] is not None,
+        max_token_len_per_gpu=case["dynamic_tokens"] or 0,
     )
     return data
 
 
-def _gradient(worker: ActorRolloutRefWorker) -> dict[str, torch.Tensor]:
-    """Full gradients by parameter name; a collective."""
-    gradients = {}
-    for name, parameter in worker.actor.engine.module.named_parameters():
-        grad = parameter.grad
-        gradients[name] = (grad.full_tensor() if isinstance(grad, DTensor) else grad).clone()
-    return gradients
+def _record_gradients(worker: ActorRolloutRefWorker) -> dict[str, torch.Tensor]:
+    """Full gradients by parameter name, as the latest optimizer step found them."""
+    engine, found = worker.actor.engine, {}
+
+    def record(*_: Any) -> None:
+        for name, parameter in engine.module.named_parameters():
+            grad = parameter.grad
+            found[name] = (grad.full_tensor() if isinstance(grad, DTensor) else grad).clone()
+
+    engine.optimizer.register_step_pre_hook(record)
+    return found
 
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
