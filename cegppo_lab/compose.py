@@ -69,6 +69,9 @@ def resolve(values: Mapping[str, Any]) -> RunConfig:
     for group, option in chosen.items():
         if option not in groups[group]:
             raise unknown(group, str(option), groups[group])
+    if "model" not in chosen and chosen.get("task", groups["model"][0]) not in groups["model"]:
+        told = f"task={chosen['task']} has no policy of its own; say model="
+        raise LabError(told + " or model=".join(groups["model"]))
     tree = copy.deepcopy(_composed(tuple(sorted(chosen.items()))))
     for key, value in values.items():
         if key not in chosen:

@@ -62,20 +62,27 @@ class RunConfig(BaseModel):
     trainer: SerializeAsAny[TrainerConfig]
     runtime: RuntimeConfig
 
+    @property
+    def filters_groups(self) -> bool:
+        """Whether only groups with mixed rewards are trained on: for every arm, or by algorithm."""
+        return self.trainer.filter_groups or self.algorithm.dynamic_sampling
+
     def identity(self) -> dict[str, Any]:
         """All that the run's numbers depend on, as plain JSON values; what trial ids hash."""
         return {
             "seed": self.seed,
             "algorithm": _named(self.algorithm),
             "model": self.model.model_dump(mode="json"),
-            "task": _named(self.task) | {"version": self.task.version},
+            "task": _content(self.task),
             "trainer": self.trainer.identity(),
         }
 
     def tree(self) -> dict[str, Any]:
         """The whole configuration as plain JSON values; :func:`parse_run` reads it back."""
         return {
-            **self.identity(),
+            "seed": self.seed,
+            "algorithm": _named(self.algorithm),
+            "model": self.model.model_dump(mode="json"),
             "task": _named(self.task),
             "trainer": self.trainer.model_dump(mode="json"),
             "runtime": self.runtime.model_dump(mode="json"),
@@ -84,6 +91,13 @@ class RunConfig(BaseModel):
 
 def _named(section: Algorithm | Task) -> dict[str, Any]:
     return {"name": section.name, **section.model_dump(mode="json")}
+
+
+def _content(task: Task) -> dict[str, Any]:
+    """The task's options without those that only say where its data lie, whose hash they add."""
+    options = {key: value for key, value in _named(task).items() if key not in task.data_options}
+    data = task.data_hash()
+    return options | {"version": task.version} | ({"data_hash": data} if data else {})
 
 
 def parse_run(tree: dict[str, Any]) -> RunConfig:

@@ -39,5 +39,5 @@ def evaluate(
         benchmark=task.name,
         problem=[problem.id for problem in rows],
         sample=list(range(samples)) * len(problems),
-        correct=[task.reward(p, text) for p, text in zip(rows, rollout.texts, strict=True)],
+        correct=task.rewards(rows, rollout.texts),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from cegppo_lab.errors import LabError, unknown
 
 _SHIPPED = Path(__file__).parent / "policies"
+HUB_PATIENCE_S = 10.0
 _NEEDED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
@@ -50,6 +51,34 @@ def _snapshot(hub_id: str, download: bool) -> Path:
         reason = str(failure).splitlines()[0]
         raise LabError(f"policy {hub_id!r} is not on this machine: {reason}") from None
     return Path(found)
+
+
+def check_model(path: str) -> None:
+    """Raise ``LabError`` unless the policy is on this machine or known to the hub."""
+    if str(path) in shipped_policies() or not is_hub_id(path):
+        weights_hash(path)
+        return
+    try:
+        local_folder(path)
+    except LabError:
+        _ask_hub(path)
+
+
+def _ask_hub(hub_id: str) -> None:
+    from httpx import HTTPError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        HfApi().model_info(hub_id, timeout=HUB_PATIENCE_S)
+    except HfHubHTTPError as failure:
+        reason = str(failure).splitlines()[0]
+        raise LabError(f"model.path={hub_id!r}: the hub says no: {reason}") from None
+    except (OSError, HTTPError, OfflineModeIsEnabled):
+        raise LabError(
+            f"model.path={hub_id!r} is not on this machine and the hub cannot be reached; "
+            "download it elsewhere and give its folder"
+        ) from None
 
 
 def portable(path: str) -> str:

@@ -10,11 +10,13 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import psutil
 
 GRACE_S = 2.0
+_POLL_S = 0.05
 
 
 @contextlib.contextmanager
@@ -44,6 +46,28 @@ def end_family(process: psutil.Process | None, grace_s: float = GRACE_S) -> None
     with contextlib.suppress(psutil.Error):
         process.terminate()
     _kill_after(doomed, grace_s)
+
+
+def end_marked(variable: str, value: str, patience_s: float = GRACE_S) -> None:
+    """Kill every process that was started with ``variable=value`` in its environment, and wait.
+
+    Orphans too: what is left when the process that they belonged to died first.
+    """
+    end = time.monotonic() + patience_s
+    while (marked := _marked(variable, value)) and time.monotonic() < end:
+        for process in marked:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        time.sleep(_POLL_S)
+
+
+def _marked(variable: str, value: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(variable) == value:
+                found.append(process)
+    return found
 
 
 def main() -> None:

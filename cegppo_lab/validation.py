@@ -37,7 +37,9 @@ def _first(cls: type[BaseModel], error: ValidationError, where: str) -> LabError
     message = entry["msg"].removeprefix("Value error, ")
     if entry["type"] != "value_error":  # Ours are lower case, and may start with a value.
         message = message[0].lower() + message[1:]
-    return LabError(f"{path}={entry['input']!r}: {message}")
+    # A check of a whole section has the section as its input: too much to print.
+    given = f"{path}={entry['input']!r}" if entry["loc"] else path
+    return LabError(f"{given}: {message}")
 
 
 def _owner(cls: type[BaseModel], loc: tuple[int | str, ...]) -> type[BaseModel]:

@@ -19,6 +19,7 @@ from cegppo_lab.cli.common import (
     tell_report,
     words_argument,
 )
+from cegppo_lab.cli.describe import needs, resolved_text
 from cegppo_lab.errors import LabError
 
 if TYPE_CHECKING:
@@ -32,10 +33,13 @@ MIRROR_PATIENCE_S = 60.0
 @click.command()
 @words_argument
 @click.option("--limit", type=click.IntRange(min=1), help="Run the first N trials of the plan.")
+@click.option(
+    "--rehearse", is_flag=True, help="Run a verl sweep small and short on this machine's CPU."
+)
 @path_option("store")
 @path_option("mlflow")
 @path_option("report")
-def sweep(words: tuple[str, ...], limit: int | None, **paths: str | None) -> None:
+def sweep(words: tuple[str, ...], limit: int | None, rehearse: bool, **paths: str | None) -> None:
     """Run a sweep: train what is missing, mirror it to MLflow, write the report.
 
     NAME is a file of sweeps/ (default: quickstart) or a path to one. Words reach the sweep's own
@@ -45,13 +49,17 @@ def sweep(words: tuple[str, ...], limit: int | None, **paths: str | None) -> Non
     python -m cegppo_lab sweep
     python -m cegppo_lab sweep beta_grid seeds=[1,2,3,4,5]
     python -m cegppo_lab sweep quickstart trainer.steps=20 name=short --limit 4
+    python -m cegppo_lab sweep paper/beta_grid_1p5b --rehearse --limit 1
     """
     from cegppo_lab.sweep.plan import make_plan
 
     name, overrides = split_name(words)
     plan = make_plan(name, overrides, path_values(**paths))
+    if rehearse:
+        plan = _rehearsal(plan)
     plan.check_writable()
     trials = plan.first(limit)
+    _check(plan, trials)
     plan.store().write_manifest(plan.manifest())
     outcome = _run_and_report(plan, trials)
     if outcome.interrupted:
@@ -60,6 +68,33 @@ def sweep(words: tuple[str, ...], limit: int | None, **paths: str | None) -> Non
     if failed := len(trials) - outcome.count("done") - outcome.count("stopped"):
         click.echo(f"{failed} of {len(trials)} trials failed; the same command tries them again")
         sys.exit(EXIT_FAILED)
+
+
+def _check(plan: Plan, trials: list[Trial]) -> None:
+    """Let the trainer of every arm that has something to run say what would fail it."""
+    from cegppo_lab.execute import is_finished
+    from cegppo_lab.trainers.base import make_trainer
+
+    missing = [trial for trial in trials if not is_finished(plan.store(), trial.trial_id)]
+    for arm, trial in {trial.arm: trial for trial in missing}.items():
+        try:
+            make_trainer(trial.config.trainer.name).check(trial.config)
+        except LabError as error:
+            raise LabError(f"arm {arm!r}: {error}") from None
+
+
+def _rehearsal(plan: Plan) -> Plan:
+    from cegppo_lab.sweep.rehearsal import rehearse
+    from cegppo_lab.trainers.verl.cpu import CPU_OVERRIDES
+
+    rehearsed, changes = rehearse(plan)
+    click.echo("rehearsed otherwise than on the cluster (ours):")
+    for change in changes:
+        click.echo(f"  {change.key}: {change.was} -> {change.now}   ({change.why})")
+    click.echo("and in verl's config:")
+    for key, item in CPU_OVERRIDES.items():
+        click.echo(f"  {key.lstrip('+')} -> {item.value}   ({item.reason})")
+    return rehearsed
 
 
 def _run_and_report(plan: Plan, trials: list[Trial]) -> Outcome:
@@ -98,18 +133,25 @@ def _run_and_report(plan: Plan, trials: list[Trial]) -> Outcome:
 @click.command()
 @words_argument
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@click.option(
+    "--config", "shown", metavar="TRIAL", help="Print one trial's resolved configuration."
+)
 @path_option("store")
-def plan(words: tuple[str, ...], as_json: bool, **paths: str | None) -> None:
+def plan(words: tuple[str, ...], as_json: bool, shown: str | None, **paths: str | None) -> None:
     """Show the trials of a sweep, their ids and which are done; starts nothing.
 
     \b
     python -m cegppo_lab plan beta_grid
     python -m cegppo_lab plan quickstart algorithm.clip_low=0.1 --json
+    python -m cegppo_lab plan paper/beta_grid_7b --config 3f2a   (verl's, whole)
     """
     from cegppo_lab.sweep.plan import make_plan, state_of
 
     name, overrides = split_name(words)
     made = make_plan(name, overrides, path_values(**paths))
+    if shown is not None:
+        click.echo(resolved_text(made, shown))
+        return
     store = made.store()
     states = {trial.trial_id: state_of(store, trial) for trial in made.trials}
     if as_json:
@@ -123,7 +165,8 @@ def plan(words: tuple[str, ...], as_json: bool, **paths: str | None) -> None:
     width = max(len(trial.arm) for trial in made.trials)
     for trial in made.trials:
         click.echo(
-            f"{trial.trial_id}  {trial.arm:{width}}  seed {trial.seed}  {states[trial.trial_id]}"
+            f"{trial.trial_id}  {trial.arm:{width}}  seed {trial.seed}  "
+            f"{needs(trial)}  {states[trial.trial_id]}"
         )
     missing = sum(state not in ("done", "stopped") for state in states.values())
     click.echo(f"{len(made.trials)} trials, {missing} to run")

@@ -132,7 +132,7 @@ def run_trials(
     interrupted = False
     if missing:
         with _cluster() as cpus:
-            concurrent = max(1, int(cpus // plan.runtime.cpus))
+            concurrent = 1 if plan.runtime.nodes > 1 else max(1, int(cpus // plan.runtime.cpus))
             with progress(concurrent) as display:
                 reporter = _Reporter(store, display, nudge)
                 interrupted = _fit(plan, missing, reporter)
@@ -142,13 +142,16 @@ def run_trials(
 
 def _fit(plan: Plan, missing: list[Trial], reporter: _Reporter) -> bool:
     """Run Tune over ``missing``; whether it was interrupted."""
-    resources = {"cpu": plan.runtime.cpus, "gpu": plan.runtime.gpus}
+    # A trial that spans nodes asks the running cluster for its GPUs itself, one trial at a time.
+    spans_nodes = plan.runtime.nodes > 1
+    resources = {"cpu": plan.runtime.cpus, "gpu": 0 if spans_nodes else plan.runtime.gpus}
     with tempfile.TemporaryDirectory(prefix="cegppo-lab-tune-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(TuneTrial, resources),
             param_space={"trial": tune.grid_search([_message(plan, trial) for trial in missing])},
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
+                max_concurrent_trials=1 if spans_nodes else None,
                 trial_name_creator=_id,
                 trial_dirname_creator=_id,
             ),
@@ -183,7 +186,11 @@ def _cluster() -> Iterator[float]:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    # Failures of trials are told by the progress display, in one line each.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    # Said outright: without an address Ray joins whatever cluster was started on this machine.
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    ray.init(address, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     try:
         with watched():
             yield ray.cluster_resources().get("CPU", 1.0)

@@ -75,7 +75,7 @@ def describe_arms(contents: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
     ``contents``: a configuration per arm, as trials store it.
     """
-    flat = {arm: _flat(content) for arm, content in contents.items()}
+    flat = {arm: flattened(content) for arm, content in contents.items()}
     keys = sorted({key for content in flat.values() for key in content} - {"seed"})
     values = {key: {repr(content.get(key)) for content in flat.values()} for key in keys}
     differing = [key for key in keys if len(values[key]) > 1]
@@ -106,9 +106,8 @@ def make_plan(name: str, words: Sequence[str] = (), paths: Mapping[str, Any] | N
         for arm, config in configs
     ]
     _refuse_twins(trials)
-    runtime = resolve({**spec.base, **shared}).runtime
     told = [word for word in words if not word.startswith("runtime.")]
-    return Plan(spec, trials, runtime, told)
+    return Plan(spec, trials, trials[0].config.runtime, told)
 
 
 def _resolve_arm(
@@ -147,10 +146,10 @@ def state_of(store: RunStore, trial: Trial) -> str:
     return RUNNING if state == PENDING and run.locked() else state
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested keys joined by dots. Schedules and lists stay values."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         nested = isinstance(value, dict) and not all(str(inner).isdigit() for inner in value)
-        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+        flat |= flattened(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
     return flat

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cegppo_lab.errors import unknown
-from cegppo_lab.tasks import chain, table_walk  # noqa: F401  (importing registers them)
+from cegppo_lab.tasks import chain, math, table_walk  # noqa: F401  (importing registers them)
 from cegppo_lab.tasks.base import Problem, Task, register, registered
 from cegppo_lab.validation import validated
 

@@ -32,6 +32,16 @@ class Task(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: ClassVar[str]
     version: ClassVar[int]
+    data_options: ClassVar[frozenset[str]] = frozenset()
+    """Options that only say where the data of :meth:`data_hash` lie; no part of trial ids."""
+
+    def data_hash(self) -> str | None:
+        """Hash of the content of external data, which enters trial ids; None: there are none.
+
+        Raises:
+            LabError: the data cannot be had.
+        """
+        return None
 
     @property
     @abstractmethod
@@ -49,6 +59,10 @@ class Task(BaseModel):
     @abstractmethod
     def reward(self, problem: Problem, response: str) -> float:
         """1.0 if the decoded ``response`` solves ``problem``, else 0.0; any string is allowed."""
+
+    def rewards(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[float]:
+        """:meth:`reward` of each response to the problem beside it; faster, where a task can."""
+        return [self.reward(*pair) for pair in zip(problems, responses, strict=True)]
 
     def demonstrations(self, count: int, rng: np.random.Generator) -> list[tuple[Problem, str]]:
         """``count`` training problems with a response each (no end token), for pretraining.

@@ -27,6 +27,10 @@ class TrainerError(Exception):
 class Trainer(Protocol):
     """Trains one run. The consumer of the records decides what to do with them."""
 
+    def check(self, config: RunConfig) -> None:
+        """Raise ``LabError`` for what would fail a run and can be known before it starts."""
+        ...
+
     def run(self, config: RunConfig, checkpoints: Path) -> Iterator[StepRecord]:
         """Train from the newest checkpoint in ``checkpoints`` (or from the start) to the end.
 

@@ -30,7 +30,10 @@ def test_every_shipped_sweep_plans(name: str) -> None:
     plan = make_plan(name)
     assert plan.spec.name == name
     assert len(set(_ids(plan).values())) == len(plan.spec.points()) * len(plan.spec.seeds)
-    assert plan.trials[0].config.model.name == plan.trials[0].config.task.name
+    first = plan.trials[0].config
+    assert first.trainer.name == ("verl" if name.startswith("paper/") else "embedded")
+    if first.trainer.name == "embedded":
+        assert first.model.name == first.task.name
     assert json.loads(json.dumps(plan.manifest()))["trials"][0] == {
         "trial_id": plan.trials[0].trial_id,
         "arm": plan.trials[0].arm,

@@ -10,13 +10,13 @@ import pytest
 from scipy.stats import chisquare
 
 from cegppo_lab.errors import LabError
-from cegppo_lab.tasks import Task, make_task, register, task_names
+from cegppo_lab.tasks import Task, make_task, register
 from cegppo_lab.tasks.base import registered
 
 STRANGE = ["", "=", "=5", "$", "\x00", "é٣=٣", "0123456789" * 9, "aa" * 400, "-1=-1", "99=9"]
 
 
-@pytest.fixture(params=task_names())
+@pytest.fixture(params=["chain", "table_walk"])  # those with problems of their own
 def task(request) -> Task:
     return make_task(request.param)
 

@@ -50,7 +50,7 @@ def collect(policy: Policy, config: RunConfig, step: int) -> Experience:
     :class:`TrainingStoppedError` when the policy's probabilities are not numbers any more.
     """
     settings = config.trainer
-    filtering = settings.filter_groups or config.algorithm.dynamic_sampling
+    filtering = config.filters_groups
     generated: list[_Generated] = []
     kept: list[Tensor] = []
     missing = settings.train_batch_size
@@ -80,10 +80,8 @@ def _generate(policy: Policy, config: RunConfig, step: int, batch: int) -> _Gene
         temperature=settings.temperature,
         generator=torch_stream(config.seed, "rollout", step, batch),
     )
-    rewards = [
-        task.reward(problems[row // settings.rollout_n], text)
-        for row, text in enumerate(rollout.texts)
-    ]
+    rows = [problem for problem in problems for _ in range(settings.rollout_n)]
+    rewards = task.rewards(rows, rollout.texts)
     return _Generated(rollout, torch.tensor(rewards).view(-1, settings.rollout_n))
 
 

@@ -18,6 +18,7 @@ from cegppo_lab import metrics as names
 from cegppo_lab.config import RunConfig
 from cegppo_lab.errors import LabError
 from cegppo_lab.evaluation import evaluate
+from cegppo_lab.models import check_model
 from cegppo_lab.store import EvalRecord, StepRecord
 from cegppo_lab.trainers.embedded.checkpoint import load_newest, save_checkpoint
 from cegppo_lab.trainers.embedded.experience import collect
@@ -28,6 +29,11 @@ from cegppo_lab.trainers.embedded.update import make_optimizer, update
 
 class EmbeddedTrainer:
     """See :class:`cegppo_lab.trainers.base.Trainer`."""
+
+    def check(self, config: RunConfig) -> None:
+        """Raise ``LabError`` when the task's problems or the policy cannot be read."""
+        config.task.heldout()
+        check_model(config.model.path)
 
     def run(self, config: RunConfig, checkpoints: Path) -> Iterator[StepRecord]:
         """Train ``config`` from its newest checkpoint on, yielding a record a step."""

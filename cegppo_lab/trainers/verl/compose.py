@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any
 
 from hydra import compose, initialize_config_module
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -26,7 +30,7 @@ def _hydra(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(_hydra, value)) + "]"
     if isinstance(value, str):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        return QuotedString(value, Quote.single).with_quotes()
     return json.dumps(value)
 
 
@@ -79,12 +83,13 @@ def _check_by_verl(config: DictConfig) -> None:
     from verl.utils.config import validate_config
 
     try:
-        validate_config(
-            config=config,
-            use_reference_policy=need_reference_policy(config),
-            use_critic=need_critic(config),
-        )
-    except (AssertionError, ValueError, TypeError) as error:
+        with redirect_stdout(StringIO()), warnings.catch_warnings(action="ignore"):
+            validate_config(
+                config=config,
+                use_reference_policy=need_reference_policy(config),
+                use_critic=need_critic(config),
+            )
+    except (AssertionError, HydraException, OSError, ValueError, TypeError) as error:
         raise LabError(f"verl refuses the job: {_one_line(error)}") from None
 
 

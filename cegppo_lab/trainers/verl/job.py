@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -15,11 +16,17 @@ from typing import Any
 
 import psutil
 
-from cegppo_lab.processes import end_family, watched
+from cegppo_lab.files import read_lines
+from cegppo_lab.processes import end_family, end_marked, watched
 from cegppo_lab.trainers.base import TrainerError
 
+METRICS_VARIABLE = "VERL_FILE_LOGGER_PATH"
+"""Where verl's file logger writes; inherited by the processes of an attempt, and no others."""
 POLL_S = 0.2
 TAIL_LINES = 12
+_DECORATION = re.compile(r"\x1b\[[0-9;]*m|\([^()]*pid=\d+[^()]*\)")
+"""Colours, and the process that Ray names before each of its lines."""
+_EXCEPTION = re.compile(r"[\w.]+(Error|Exception)\b")
 
 
 class VerlJobError(TrainerError):
@@ -43,13 +50,18 @@ class Attempt:
         number = len(list(folder.glob("attempt_*.log")))
         return Attempt(folder / f"attempt_{number}.jsonl", folder / f"attempt_{number}.log")
 
+    def environment(self) -> dict[str, str]:
+        """What verl's processes need to write here."""
+        return {METRICS_VARIABLE: str(self.metrics), "TOKENIZERS_PARALLELISM": "false"}
+
 
 def run_job(
     words: Sequence[str], attempt: Attempt, environment: dict[str, str], time_limit_s: float | None
 ) -> Iterator[dict[str, Any]]:
     """Run ``verl.trainer.main_ppo`` with Hydra ``words``; yield its metric rows as they appear.
 
-    Each row is ``{"step": int, "data": {name: value}}``. Closing the iterator, an error, and the
+    ``environment`` has also what ``attempt`` asks for. Each row is
+    ``{"step": int, "data": {name: value}}``. Closing the iterator, an error, and the
     death of this process (also by SIGKILL) end verl and every process of its Ray cluster. Raises
     :class:`VerlJobError` when verl fails or runs out of time.
     """
@@ -58,7 +70,7 @@ def run_job(
         child = subprocess.Popen(
             [sys.executable, "-m", "verl.trainer.main_ppo", *words],
             cwd=attempt.log.parent,
-            env=_environment(environment, attempt),
+            env=_environment(environment),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -71,6 +83,7 @@ def run_job(
     finally:
         end_family(psutil.Process(child.pid) if child.poll() is None else None)
         child.wait()
+        end_marked(METRICS_VARIABLE, environment[METRICS_VARIABLE])  # orphans, if it died first
 
 
 def _tail(
@@ -89,33 +102,55 @@ def _tail(
             raise VerlJobError(f"verl ran out of its time limit; its log: {attempt.log}")
         time.sleep(POLL_S)
     if child.returncode:
-        raise VerlJobError(
-            f"verl ended with status {child.returncode}: {_last_words(attempt.log)} "
-            f"(log: {attempt.log})"
-        )
+        raise VerlJobError(f"verl {_end(child.returncode, attempt.log)} (log: {attempt.log})")
 
 
-def _last_words(log: Path) -> str:
-    """The last line that names an error, else the last lines of the log."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if "Error" in line and not line.startswith("File ")]
-    return errors[-1] if errors else " | ".join(lines[-TAIL_LINES:])
+def _end(status: int, log: Path) -> str:
+    """How verl ended: by which signal, or with which error, else with which last lines."""
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    text = _DECORATION.sub("", log.read_text(errors="replace"))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if _EXCEPTION.match(line)]
+    return (
+        f"ended with status {status}: {errors[-1] if errors else ' | '.join(lines[-TAIL_LINES:])}"
+    )
 
 
-def _environment(extra: dict[str, str], attempt: Attempt) -> dict[str, str]:
+def _environment(extra: dict[str, str]) -> dict[str, str]:
     """This process's variables without Ray's, which would tie verl to our own cluster."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    return {
-        **kept,
-        "VERL_FILE_LOGGER_PATH": str(attempt.metrics),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "TOKENIZERS_PARALLELISM": "false",
-        **extra,
-    }
+    return {**kept, "RAY_USAGE_STATS_ENABLED": "0", **extra}
 
 
-def newest_checkpoint(checkpoints: Path) -> int:
-    """The step of verl's newest whole checkpoint, 0 if there is none."""
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        return int((checkpoints / "latest_checkpointed_iteration.txt").read_text())
-    return 0
+def earlier_rows(folder: Path) -> list[dict[str, Any]]:
+    """The metric rows of all attempts so far, by step; of a step seen twice, the first row."""
+    rows: dict[int, dict[str, Any]] = {}
+    for path in sorted(folder.glob("attempt_*.jsonl"), key=lambda p: int(p.stem.split("_")[1])):
+        for row in read_lines(path):
+            rows.setdefault(row["step"], row)
+    return [rows[step] for step in sorted(rows)]
+
+
+def rewind(checkpoints: Path, last_row: int) -> int:
+    """The step that verl will resume from: its newest checkpoint that has its metric row.
+
+    verl saves the checkpoint of a step before it writes the step's row. A kill in between leaves
+    one without the other; verl's pointer is then set back, so that the step is trained again.
+    """
+    pointer = checkpoints / "latest_checkpointed_iteration.txt"
+    try:
+        newest = int(pointer.read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
+    if newest <= last_row:
+        return newest
+    # Of a checkpoint that verl has dropped, a folder without the weights stays behind.
+    weights = checkpoints.glob("global_step_*/actor")
+    found = [int(path.parent.name.rpartition("_")[2]) for path in weights]
+    usable = max((step for step in found if step <= last_row), default=0)
+    if usable:
+        pointer.write_text(str(usable))
+    else:
+        pointer.unlink()
+    return usable

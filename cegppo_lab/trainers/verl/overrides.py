@@ -70,7 +70,6 @@ def _loss(config: RunConfig, step: int) -> dict[str, Any]:
     algorithm = config.algorithm.at(step)
     options = algorithm.model_dump(mode="json")
     carried_by_verl = {"entropy_coef": 0.0, "kl_coef": 0.0, "dynamic_sampling": False}
-    filtering = config.trainer.filter_groups or algorithm.dynamic_sampling
     return {
         f"{ACTOR}.policy_loss._target_": LOSS_TARGET,
         f"{ACTOR}.policy_loss.loss_mode": LOSS_MODE,
@@ -85,7 +84,7 @@ def _loss(config: RunConfig, step: int) -> dict[str, Any]:
         "algorithm.adv_estimator": "grpo",
         "algorithm.norm_adv_by_std_in_grpo": config.trainer.norm_adv_by_std,
         "algorithm.use_kl_in_reward": False,
-        "algorithm.filter_groups.enable": filtering,
+        "algorithm.filter_groups.enable": config.filters_groups,
         "algorithm.filter_groups.metric": "reward",
     }
 

@@ -7,21 +7,25 @@ checkpoint and is started again from it, with the new value. The history is one.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from cegppo_lab.config import RunConfig
+from omegaconf import DictConfig
+
+from cegppo_lab.config import RunConfig, RuntimeConfig
 from cegppo_lab.errors import LabError
+from cegppo_lab.models import check_model
 from cegppo_lab.store import EvalRecord, StepRecord
+from cegppo_lab.streams import numpy_stream
 from cegppo_lab.tasks import Task
 from cegppo_lab.trainers.verl.compose import compose_job, words
 from cegppo_lab.trainers.verl.cpu import ENVIRONMENT
-from cegppo_lab.trainers.verl.data import write_prompts
-from cegppo_lab.trainers.verl.job import Attempt, newest_checkpoint, run_job
+from cegppo_lab.trainers.verl.data import PromptFiles, write_prompts
+from cegppo_lab.trainers.verl.job import Attempt, earlier_rows, rewind, run_job
 from cegppo_lab.trainers.verl.overrides import Places, verl_overrides
 from cegppo_lab.trainers.verl.version import require_verl
 
@@ -35,11 +39,22 @@ batch. verl starts over when it runs out."""
 class VerlTrainer:
     """See :class:`cegppo_lab.trainers.base.Trainer`."""
 
+    def check(self, config: RunConfig) -> None:
+        """Raise ``LabError`` for a config that verl refuses, missing data and a missing model."""
+        require_verl(to_train=True)
+        resolved_job(config, Path("runs/trial"))
+        config.task.heldout()
+        config.task.sample(1, numpy_stream("check"))
+        check_model(config.model.path)
+
     def run(self, config: RunConfig, checkpoints: Path) -> Iterator[StepRecord]:
         """Train ``config`` from verl's newest checkpoint on, yielding a record a step."""
-        require_verl()
+        require_verl(to_train=True)
         places = prepare(config, checkpoints)
-        done = newest_checkpoint(checkpoints)
+        rows = earlier_rows(_attempts(places))
+        for row in rows:  # whoever stored them may have been killed before the last ones
+            yield _record(config, places, row)
+        done = rewind(places.checkpoints, rows[-1]["step"] if rows else 0)
         for start, end in phases(config):
             if end > done:
                 yield from _phase(config, places, max(start, done), end)
@@ -53,45 +68,65 @@ def phases(config: RunConfig) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
+def planned_places(folder: Path, checkpoints: Path, model: str) -> Places:
+    """Where the job of a run reads and writes, below ``folder``; nothing is written."""
+    prompts = PromptFiles(folder / "prompts/train.parquet", folder / "prompts/heldout.parquet")
+    return Places(prompts, model, checkpoints, folder / "validation", folder / "hydra")
+
+
 def prepare(config: RunConfig, checkpoints: Path) -> Places:
     """Write the prompts and the model folder that verl reads, beside ``checkpoints``."""
     from cegppo_lab.trainers.verl.policy import verl_folder
 
-    folder = checkpoints.parent.resolve() / "verl"
-    trainer = config.trainer
-    prompts = write_prompts(
+    folder, trainer = checkpoints.parent.resolve() / "verl", config.trainer
+    model = verl_folder(config.model.path, config.model.head_scale, folder / "policy")
+    places = planned_places(folder, checkpoints.resolve(), str(model))
+    write_prompts(
         config.task,
-        folder / "prompts",
+        places.prompts.train.parent,
         seed=config.seed,
         steps=trainer.steps,
         train_batch_size=trainer.train_batch_size,
-        generation_batches=PROMPT_BATCHES if trainer.filter_groups else 1,
+        generation_batches=PROMPT_BATCHES if config.filters_groups else 1,
     )
-    model = verl_folder(config.model.path, config.model.head_scale, folder / "policy")
-    return Places(
-        prompts=prompts,
-        model=str(model),
-        checkpoints=checkpoints.resolve(),
-        validation=folder / "validation",
-        hydra=folder / "hydra",
-    )
+    return places
 
 
-def job_words(config: RunConfig, places: Places, step: int, last_step: int) -> list[str]:
-    """verl's command line for the steps after ``step``, composed and checked before."""
+def resolved_job(config: RunConfig, folder: Path) -> DictConfig:
+    """verl's whole config for the first phase of ``config``, run in ``folder``; checked."""
+    places = planned_places(folder / "verl", folder / "checkpoints", config.model.path)
+    step, last_step = phases(config)[0]
+    return compose_job(verl_overrides(config, places, step, last_step))
+
+
+def job_words(
+    config: RunConfig, places: Places, step: int, last_step: int, meeting: dict[str, Any]
+) -> list[str]:
+    """verl's command line for the steps after ``step``, composed and checked before.
+
+    ``meeting``: overrides that say how verl meets Ray.
+    """
     overrides = verl_overrides(config, places, step, last_step)
     if step:
         overrides["trainer.val_before_train"] = False
     compose_job(overrides)
-    return words(overrides | _ray(config))
+    return words(overrides | meeting)
 
 
-def _ray(config: RunConfig) -> dict[str, Any]:
+@contextmanager
+def _ray(config: RunConfig, environment: dict[str, str]) -> Iterator[dict[str, Any]]:
     """How verl meets Ray: a cluster of its own on this node, or the running one."""
-    runtime = config.runtime
-    if runtime.nodes > 1:
-        return {"+ray_kwargs.ray_init.address": "auto"}
-    gpus = max(1, int(runtime.gpus))
+    gpus = max(1, int(config.runtime.gpus))
+    if config.runtime.nodes == 1:
+        yield _own_cluster(config.runtime, gpus)
+        return
+    from cegppo_lab.trainers.verl.cluster import shared_cluster
+
+    with shared_cluster(config.runtime.nodes, gpus, environment) as meeting:
+        yield meeting
+
+
+def _own_cluster(runtime: RuntimeConfig, gpus: int) -> dict[str, Any]:
     own = {
         "+ray_kwargs.ray_init.address": "local",
         "+ray_kwargs.ray_init.include_dashboard": False,
@@ -103,18 +138,22 @@ def _ray(config: RunConfig) -> dict[str, Any]:
 
 
 def _phase(config: RunConfig, places: Places, step: int, last_step: int) -> Iterator[StepRecord]:
-    environment = {"OMP_NUM_THREADS": str(config.runtime.threads)}
+    attempt = Attempt.new(_attempts(places))
+    environment = {"OMP_NUM_THREADS": str(config.runtime.threads), **attempt.environment()}
     if config.runtime.device == "cpu":
         environment |= ENVIRONMENT
     hours = config.runtime.time_limit_h
-    rows = run_job(
-        job_words(config, places, step, last_step),
-        Attempt.new(places.hydra.parent / "attempts"),
-        environment,
-        hours * 3600 if hours else None,
-    )
-    for row in rows:
-        yield _record(config, places, row)
+    limit_s = hours * 3600 if hours else None
+    with _ray(config, environment) as meeting:
+        job = job_words(config, places, step, last_step, meeting)
+        # Closed before the cluster is: what is left on it then, nobody uses.
+        with closing(run_job(job, attempt, environment, limit_s)) as rows:
+            for row in rows:
+                yield _record(config, places, row)
+
+
+def _attempts(places: Places) -> Path:
+    return places.hydra.parent / "attempts"
 
 
 def _record(config: RunConfig, places: Places, row: dict[str, Any]) -> StepRecord:
@@ -157,9 +196,3 @@ def _whole_file(path: Path) -> list[dict[str, Any]]:
         size = now
         time.sleep(0.3)
     raise LabError(f"verl evaluated, but did not write {path} in {VALIDATION_PATIENCE_S:g} s")
-
-
-def gpus_needed(config: RunConfig) -> float:
-    """GPUs of a trial over all its nodes; 0 on a CPU."""
-    runtime = config.runtime
-    return 0.0 if runtime.device == "cpu" else runtime.nodes * math.ceil(runtime.gpus)

@@ -1,0 +1,170 @@
+"""A process of the verifier's pool: compares answers with math-verify, one JSON line each.
+
+It is run as a file and imports nothing of this package, so that it starts fast and stays small.
+Arguments: the parent's process id, and the memory limit in bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import logging
+import os
+import resource
+import select
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+_ORPHAN_POLL_S = 0.5
+_GRACE_S = 1.0
+_RECURSION_LIMIT = 3000
+_KNOWN = (
+    (r"\frac{1}{2}", r"\dfrac{2}{4}", True),
+    (r"2\sqrt{3}", r"\sqrt{12}", True),
+    (r"\{1, 2\}", r"\{2, 1\}", True),
+    (r"[0, 1)", r"[0, 1.0)", True),
+    (r"x^2+2x+1", r"(x+1)^2", True),
+    (r"\frac{1}{2}", r"\frac{1}{3}", False),
+    (r"[0, 1)", r"[0, 1]", False),
+    (r"\{1, 2\}", r"\{1, 3\}", False),
+    (r"x^2", r"x^3", False),
+    (r"3", r"2=3", False),
+)
+
+
+def load_comparison() -> Callable[[str, str], bool]:
+    """``equal(gold, answer)`` on LaTeX, by math-verify without its alarms.
+
+    Only the LaTeX of the whole answer counts: math-verify's search for any number in what it
+    cannot parse would reward a guess amid noise.
+    """
+    from math_verify import parse, verify
+    from math_verify.parser import LatexExtractionConfig
+
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
+    boxed = [LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)]
+
+    def read(latex: str) -> list[Any]:
+        return parse(rf"\boxed{{{latex}}}", boxed, parsing_timeout=None)
+
+    def equal(gold: str, answer: str) -> bool:
+        given = read(answer)
+        if given and (_is_undefined(given[0]) or _is_false_statement(given[0])):
+            return False
+        return bool(verify(read(gold), given, timeout_seconds=None))
+
+    return equal
+
+
+def _is_undefined(parsed: Any) -> bool:
+    """Whether it divides by zero; math-verify calls all that does equal."""
+    from sympy import nan, zoo
+
+    return not isinstance(parsed, str) and parsed.has(nan, zoo)
+
+
+def _is_false_statement(parsed: Any) -> bool:
+    """Whether it is an equation of two different numbers; math-verify reads its right side only."""
+    from sympy import Eq
+
+    if not isinstance(parsed, Eq) or parsed.free_symbols:
+        return False
+    left, right = (side.doit() for side in parsed.args)
+    return bool(left.is_number and right.is_number and abs((left - right).evalf()) > 1e-6)
+
+
+def self_check(equal: Callable[[str, str], bool]) -> str | None:
+    """What is wrong with the comparison, in words, or None."""
+    for gold, answer, expected in _KNOWN:
+        if equal(gold, answer) is not expected:
+            version = importlib.metadata.version("math-verify")
+            verdict = "right" if expected else "wrong"
+            return (
+                f"math-verify {version} does not call {answer!r} {verdict} where the answer is "
+                f"{gold!r}; install the version that the constraints name."
+            )
+    return None
+
+
+def _judge(equal: Callable[[str, str], bool], pairs: list[list[str]]) -> bool:
+    """Whether any of the (gold, answer) readings agrees. MemoryError passes."""
+    for gold, answer in pairs:
+        try:
+            if equal(gold, answer):
+                return True
+        except MemoryError:
+            raise
+        except Exception:  # whatever sympy makes of a hostile answer, it is no right answer
+            continue
+    return False
+
+
+def _serve(
+    equal: Callable[[str, str], bool],
+    reply: Callable[[Any], None],
+    parent: int,
+    memory_bytes: int,
+) -> None:
+    """Answer the requests on standard input until it closes or the parent is gone."""
+    requests: BinaryIO = sys.stdin.buffer.raw
+    buffer = b""
+    while os.getppid() == parent:
+        if not select.select([requests], [], [], _ORPHAN_POLL_S)[0]:
+            continue
+        received = requests.read(1 << 16)
+        if not received:
+            return
+        buffer += received
+        while b"\n" in buffer:
+            line, _, buffer = buffer.partition(b"\n")
+            request = json.loads(line)
+            # The kernel ends a worker whose parent died in the middle; no Python code need run.
+            signal.setitimer(signal.ITIMER_REAL, request["timeout"] + _GRACE_S)
+            verdict = _judge(equal, request["pairs"])
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            reply({"verdict": verdict, "spent": _peak_bytes() > memory_bytes // 2})
+
+
+def _peak_bytes() -> int:
+    """The largest memory this process has had; getrusage's would include its parent's at birth."""
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main(parent: int, memory_bytes: int) -> None:
+    """Announce ``{"ready": true}`` or ``{"error": ...}``, then serve."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+    with os.fdopen(os.dup(1), "w", buffering=1) as out:
+        os.dup2(2, 1)  # nothing that a library prints may pass for a verdict
+
+        def reply(message: Any) -> None:
+            out.write(json.dumps(message) + "\n")
+
+        try:
+            equal = load_comparison()
+            problem = self_check(equal)
+        except ImportError as error:
+            problem = f"{error}; install it: pip install math-verify"
+        if problem:
+            return reply({"error": problem})
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        sys.setrecursionlimit(_RECURSION_LIMIT)
+        reply({"ready": True})
+        try:
+            _serve(equal, reply, parent, memory_bytes)
+        except MemoryError:
+            reply({"verdict": False, "spent": True})
+    return None
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
