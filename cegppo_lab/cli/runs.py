@@ -84,16 +84,15 @@ def _check(plan: Plan, trials: list[Trial]) -> None:
 
 
 def _rehearsal(plan: Plan) -> Plan:
-    from cegppo_lab.sweep.rehearsal import rehearse
-    from cegppo_lab.trainers.verl.cpu import CPU_OVERRIDES
+    from cegppo_lab.sweep.rehearsal import changes_in_verl, rehearse
 
     rehearsed, changes = rehearse(plan)
-    click.echo("rehearsed otherwise than on the cluster (ours):")
-    for change in changes:
-        click.echo(f"  {change.key}: {change.was} -> {change.now}   ({change.why})")
-    click.echo("and in verl's config:")
-    for key, item in CPU_OVERRIDES.items():
-        click.echo(f"  {key.lstrip('+')} -> {item.value}   ({item.reason})")
+    listed = {"rehearsed otherwise than on the cluster (ours):": changes}
+    listed["and in verl's config:"] = changes_in_verl(plan)
+    for title, found in listed.items():
+        click.echo(title)
+        for change in found:
+            click.echo(f"  {change.key}: {change.was} -> {change.now}   ({change.why})")
     return rehearsed
 
 

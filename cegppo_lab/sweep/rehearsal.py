@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cegppo_lab.compose import resolve
 from cegppo_lab.config import RunConfig, parse_run
 from cegppo_lab.errors import LabError
 from cegppo_lab.sweep.plan import Plan, flattened
+from cegppo_lab.trainers.verl.overrides import changed_by_cpu, verl_overrides
+from cegppo_lab.trainers.verl.trainer import phases, planned_places
 from cegppo_lab.trial import Trial, make_trial
 
 STEPS = 2
@@ -53,6 +56,17 @@ def rehearse(plan: Plan) -> tuple[Plan, list[Change]]:
         overrides=plan.overrides,
     )
     return rehearsed, sorted(changes.values(), key=lambda change: change.key)
+
+
+def changes_in_verl(plan: Plan) -> list[Change]:
+    """What a CPU makes otherwise in verl's own config, for the first trial of ``plan``."""
+    config = plan.trials[0].config
+    places = planned_places(Path("verl"), Path("checkpoints"), config.model.path)
+    changed = changed_by_cpu(verl_overrides(config, places, *phases(config)[0]))
+    return [
+        Change(key.lstrip("+"), "verl's default" if was is None else was, now, why)
+        for key, (was, now, why) in changed.items()
+    ]
 
 
 def _rehearsed(config: RunConfig) -> RunConfig:

@@ -12,6 +12,7 @@ from cegppo_lab.compose import parse_overrides, resolve
 from cegppo_lab.store import RunStore
 from cegppo_lab.sweep.plan import check_writable, describe_arms
 from cegppo_lab.sweep.spec import SINGLE_RUNS
+from cegppo_lab.trainers.base import make_trainer
 from cegppo_lab.trial import Trial, make_trial
 
 
@@ -30,6 +31,7 @@ def single_run(words: Sequence[str], paths: Mapping[str, Any]) -> tuple[Trial, R
     ]
     trial = make_trial(config, " ".join([config.algorithm.title, *told]))
     check_writable(config.runtime.store)
+    make_trainer(config.trainer.name).check(config)
     store = RunStore(config.runtime.store)
     with FileLock(store.root / f".{SINGLE_RUNS}.lock"):  # two of them may start at once
         _enter(store, trial)

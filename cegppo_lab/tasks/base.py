@@ -35,6 +35,13 @@ class Task(BaseModel):
     data_options: ClassVar[frozenset[str]] = frozenset()
     """Options that only say where the data of :meth:`data_hash` lie; no part of trial ids."""
 
+    def __eq__(self, other: object) -> bool:
+        """By the options; what was derived from them and kept does not count."""
+        return type(self) is type(other) and self.model_dump() == other.model_dump()
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.model_dump_json()))
+
     def data_hash(self) -> str | None:
         """Hash of the content of external data, which enters trial ids; None: there are none.
 

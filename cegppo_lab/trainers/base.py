@@ -42,6 +42,12 @@ class Trainer(Protocol):
         ...
 
 
+def scheduled_metrics(config: RunConfig, step: int) -> dict[str, float]:
+    """The values, at ``step`` (from 0), of the coefficients that change during training."""
+    now = config.algorithm.at(step)
+    return {f"algorithm/{key}": getattr(now, key) for key in config.algorithm.scheduled_fields()}
+
+
 def make_trainer(name: str) -> Trainer:
     """The trainer ``name``, imported when asked for: trainers bring heavy packages."""
     module, _, cls = _TRAINERS[name].partition(":")

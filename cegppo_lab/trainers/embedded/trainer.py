@@ -20,6 +20,7 @@ from cegppo_lab.errors import LabError
 from cegppo_lab.evaluation import evaluate
 from cegppo_lab.models import check_model
 from cegppo_lab.store import EvalRecord, StepRecord
+from cegppo_lab.trainers.base import scheduled_metrics
 from cegppo_lab.trainers.embedded.checkpoint import load_newest, save_checkpoint
 from cegppo_lab.trainers.embedded.experience import collect
 from cegppo_lab.trainers.embedded.malloc import keep_freed_memory
@@ -76,7 +77,7 @@ def _train_step(
         clock.lap(names.TIME_EVAL)
     tokens = experience.metrics[names.LENGTH_MEAN] * experience.metrics[names.GENERATION_BATCHES]
     tokens *= config.trainer.train_batch_size * config.trainer.rollout_n
-    metrics = {**experience.metrics, **trained, **_scheduled(config, step), **clock.laps}
+    metrics = {**experience.metrics, **trained, **scheduled_metrics(config, step), **clock.laps}
     metrics[names.TIME_STEP] = clock.total()
     metrics[names.THROUGHPUT] = tokens / metrics[names.TIME_STEP]
     return StepRecord(step + 1, metrics, evals)
@@ -107,12 +108,6 @@ def _evaluate(policy: Policy, config: RunConfig, step: int) -> EvalRecord:
         samples=settings.eval_samples,
         temperature=settings.eval_temperature,
     )
-
-
-def _scheduled(config: RunConfig, step: int) -> dict[str, float]:
-    """The values in force of the coefficients that change during training."""
-    now = config.algorithm.at(step)
-    return {f"algorithm/{key}": getattr(now, key) for key in config.algorithm.scheduled_fields()}
 
 
 class _Clock:

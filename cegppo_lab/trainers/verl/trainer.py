@@ -22,6 +22,7 @@ from cegppo_lab.models import check_model
 from cegppo_lab.store import EvalRecord, StepRecord
 from cegppo_lab.streams import numpy_stream
 from cegppo_lab.tasks import Task
+from cegppo_lab.trainers.base import scheduled_metrics
 from cegppo_lab.trainers.verl.compose import compose_job, words
 from cegppo_lab.trainers.verl.cpu import ENVIRONMENT
 from cegppo_lab.trainers.verl.data import PromptFiles, write_prompts
@@ -76,8 +77,11 @@ def planned_places(folder: Path, checkpoints: Path, model: str) -> Places:
 
 def prepare(config: RunConfig, checkpoints: Path) -> Places:
     """Write the prompts and the model folder that verl reads, beside ``checkpoints``."""
+    from transformers.utils.logging import disable_progress_bar
+
     from cegppo_lab.trainers.verl.policy import verl_folder
 
+    disable_progress_bar()
     folder, trainer = checkpoints.parent.resolve() / "verl", config.trainer
     model = verl_folder(config.model.path, config.model.head_scale, folder / "policy")
     places = planned_places(folder, checkpoints.resolve(), str(model))
@@ -168,6 +172,8 @@ def _record(config: RunConfig, places: Places, row: dict[str, Any]) -> StepRecor
         for name, value in data.items()
         if isinstance(value, int | float) and not name.startswith(_VALIDATION)
     }
+    if step:  # row k is what the k-th step, counted from 0 by schedules, has done
+        metrics |= scheduled_metrics(config, step - 1)
     return StepRecord(step, metrics, evals)
 
 
