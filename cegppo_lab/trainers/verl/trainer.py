@@ -6,7 +6,6 @@ checkpoint and is started again from it, with the new value. The history is one.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -17,12 +16,11 @@ from typing import Any
 from omegaconf import DictConfig
 
 from cegppo_lab.config import RunConfig, RuntimeConfig
-from cegppo_lab.errors import LabError
+from cegppo_lab.files import read_lines
 from cegppo_lab.models import check_model
 from cegppo_lab.store import EvalRecord, StepRecord
 from cegppo_lab.streams import numpy_stream
-from cegppo_lab.tasks import Task
-from cegppo_lab.trainers.base import scheduled_metrics
+from cegppo_lab.trainers.base import TrainerError, scheduled_metrics
 from cegppo_lab.trainers.verl.compose import compose_job, words
 from cegppo_lab.trainers.verl.cpu import ENVIRONMENT
 from cegppo_lab.trainers.verl.data import PromptFiles, write_prompts
@@ -52,10 +50,13 @@ class VerlTrainer:
         """Train ``config`` from verl's newest checkpoint on, yielding a record a step."""
         require_verl(to_train=True)
         places = prepare(config, checkpoints)
-        rows = earlier_rows(_attempts(places))
-        for row in rows:  # whoever stored them may have been killed before the last ones
-            yield _record(config, places, row)
-        done = rewind(places.checkpoints, rows[-1]["step"] if rows else 0)
+        done = 0
+        for row in earlier_rows(_attempts(places)):
+            if _due(config, row) and not _verdicts(config, places, row["step"]):
+                break  # verl was killed before it had written them
+            yield _record(config, places, row)  # the one before us may not have stored it
+            done = row["step"]
+        done = rewind(places.checkpoints, done)
         for start, end in phases(config):
             if end > done:
                 yield from _phase(config, places, max(start, done), end)
@@ -163,10 +164,6 @@ def _attempts(places: Places) -> Path:
 def _record(config: RunConfig, places: Places, row: dict[str, Any]) -> StepRecord:
     """verl's row as ours: numbers under their names, evaluations with every verdict."""
     step, data = row["step"], row["data"]
-    evaluated = any(name.startswith(_VALIDATION) for name in data)
-    every, last = config.trainer.eval_every, config.trainer.steps
-    due = step % every == 0 or step == last  # verl also evaluates at the end of a phase
-    evals = [_evaluation(config.task, places.validation, step)] if evaluated and due else []
     metrics = {
         name: float(value)
         for name, value in data.items()
@@ -174,12 +171,28 @@ def _record(config: RunConfig, places: Places, row: dict[str, Any]) -> StepRecor
     }
     if step:  # row k is what the k-th step, counted from 0 by schedules, has done
         metrics |= scheduled_metrics(config, step - 1)
-    return StepRecord(step, metrics, evals)
+    return StepRecord(
+        step, metrics, [_evaluation(config, places, step)] if _due(config, row) else []
+    )
 
 
-def _evaluation(task: Task, folder: Path, step: int) -> EvalRecord:
+def _due(config: RunConfig, row: dict[str, Any]) -> bool:
+    """Whether the row's evaluation is asked for; verl also evaluates at the end of a phase."""
+    step, every, last = row["step"], config.trainer.eval_every, config.trainer.steps
+    evaluated = any(name.startswith(_VALIDATION) for name in row["data"])
+    return evaluated and (step % every == 0 or step == last)
+
+
+def _evaluation(config: RunConfig, places: Places, step: int) -> EvalRecord:
     """The verdicts that verl wrote out for ``step``, in the order of problems and samples."""
-    rows = _whole_file(folder / f"{step}.jsonl")
+    end = time.monotonic() + VALIDATION_PATIENCE_S
+    while not (rows := _verdicts(config, places, step)):
+        if time.monotonic() > end:
+            raise TrainerError(
+                f"verl evaluated, but did not write all verdicts of step {step} to "
+                f"{places.validation} in {VALIDATION_PATIENCE_S:g} s"
+            )
+        time.sleep(0.3)
     seen: dict[str, int] = {}
     problems, samples, correct = [], [], []
     for row in rows:
@@ -188,17 +201,11 @@ def _evaluation(task: Task, folder: Path, step: int) -> EvalRecord:
         seen[problem] = samples[-1] + 1
         problems.append(problem)
         correct.append(float(row["acc"]))
-    return EvalRecord(step, task.name, problems, samples, correct)
+    return EvalRecord(step, config.task.name, problems, samples, correct)
 
 
-def _whole_file(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file that verl writes in a thread of its own, once it is complete."""
-    end = time.monotonic() + VALIDATION_PATIENCE_S
-    size = -1
-    while time.monotonic() < end:
-        now = path.stat().st_size if path.exists() else -1
-        if now == size and now > 0:
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        size = now
-        time.sleep(0.3)
-    raise LabError(f"verl evaluated, but did not write {path} in {VALIDATION_PATIENCE_S:g} s")
+def _verdicts(config: RunConfig, places: Places, step: int) -> list[dict[str, Any]]:
+    """The rows of the file that verl writes in a thread of its own; none before it is complete."""
+    rows = list(read_lines(places.validation / f"{step}.jsonl"))
+    expected = len(config.task.heldout()) * config.trainer.eval_samples
+    return rows if len(rows) >= expected else []
