@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -48,24 +49,24 @@ def end_family(process: psutil.Process | None, grace_s: float = GRACE_S) -> None
     _kill_after(doomed, grace_s)
 
 
-def end_marked(variable: str, value: str, patience_s: float = GRACE_S) -> None:
-    """Kill every process that was started with ``variable=value`` in its environment, and wait.
+def end_session(leader: int, patience_s: float = GRACE_S) -> None:
+    """Kill every process of the session that process ``leader`` began, and wait for their ends.
 
     Orphans too: what is left when the process that they belonged to died first.
     """
     end = time.monotonic() + patience_s
-    while (marked := _marked(variable, value)) and time.monotonic() < end:
-        for process in marked:
+    while (members := _session(leader)) and time.monotonic() < end:
+        for process in members:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         time.sleep(_POLL_S)
 
 
-def _marked(variable: str, value: str) -> list[psutil.Process]:
+def _session(leader: int) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get(variable) == value:
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
 
@@ -97,6 +98,7 @@ def _kill_after(doomed: list[psutil.Process], grace_s: float) -> None:
     for process in alive:
         with contextlib.suppress(psutil.Error):
             process.kill()
+    psutil.wait_procs(alive, timeout=grace_s)  # a kill takes a moment, too
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from cegppo_lab import processes
-from cegppo_lab.processes import end_family, end_marked, watched
+from cegppo_lab.processes import end_family, end_session, watched
 
 PARENT = """
 import subprocess, sys, time
@@ -53,13 +53,12 @@ class Family:
     def __init__(self) -> None:
         self.made: list[psutil.Process] = []
 
-    def start(self, then: str = "pass", *words: str, **marks: str) -> list[psutil.Process]:
+    def start(self, then: str = "pass", *words: str) -> list[psutil.Process]:
         """A process and its child; ``then``: what it does next."""
         parent = psutil.Popen(
             [sys.executable, "-c", PARENT.format(then=then), *words],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, **marks},
         )
         return self.add(parent, psutil.Process(int(parent.stdout.readline())))
 
@@ -121,11 +120,11 @@ def test_ending_nothing_and_a_process_that_is_gone(family: Family) -> None:
     assert _alive(child)  # an orphan is nobody's family
 
 
-def test_orphans_are_found_by_their_mark(family: Family) -> None:
-    _, marked = family.start("sys.exit()", LAB_TEST_MARK="mine")
-    _, other = family.start("sys.exit()", LAB_TEST_MARK="mine too")
-    end_marked("LAB_TEST_MARK", "mine")
-    assert _all_end([marked])
+def test_orphans_are_found_by_their_session(family: Family) -> None:
+    _, orphan = family.start("sys.exit()")
+    _, other = family.start("sys.exit()")
+    end_session(orphan.pid)  # each child leads a session of its own
+    assert _all_end([orphan])
     assert _alive(other)
 
 

@@ -28,9 +28,9 @@ def write(text):
 def row(step):
     write(json.dumps({"step": step, "data": {"loss": step / 2}}) + "\\n")
 
-def grandchild():
+def grandchild(session=True):
     command = [sys.executable, "-c", "import time; time.sleep(600)"]
-    pid = subprocess.Popen(command, start_new_session=True).pid
+    pid = subprocess.Popen(command, start_new_session=session).pid
     pathlib.Path("grandchild.part").write_text(str(pid))
     pathlib.Path("grandchild.part").rename("grandchild")
 
@@ -155,7 +155,7 @@ def test_an_end_without_an_error_line_is_told_by_the_last_lines(job: Start) -> N
 
 def test_the_time_limit_ends_the_job(job: Start, attempts: Path) -> None:
     with pytest.raises(VerlJobError, match="time limit"):
-        list(job("grandchild()\ntime.sleep(600)", limit_s=1.0))
+        list(job("grandchild(session=False)\ntime.sleep(600)", limit_s=1.0))
     assert not _jobs(attempts)
 
 
@@ -178,7 +178,7 @@ def test_closing_the_iterator_ends_the_job_with_what_it_started(job: Start, atte
 def test_a_job_that_dies_leaves_no_orphans(
     death: str, told: str | None, job: Start, attempts: Path
 ) -> None:
-    rows = job(f"grandchild()\nrow(1)\nwait_for('go')\n{death}")
+    rows = job(f"grandchild(session=False)\nrow(1)\nwait_for('go')\n{death}")
     next(rows)
     (orphan,) = [p for p in _jobs(attempts) if p.pid == int((attempts / "grandchild").read_text())]
     (attempts / "go").touch()

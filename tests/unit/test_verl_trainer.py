@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from cegppo_lab.compose import resolve
 from cegppo_lab.errors import LabError
 from cegppo_lab.store import StepRecord
+from cegppo_lab.trainers.base import TrainerError
 from cegppo_lab.trainers.verl import trainer as verl
 from cegppo_lab.trainers.verl.job import Attempt
 from cegppo_lab.trainers.verl.trainer import VerlTrainer, phases
@@ -81,8 +82,14 @@ class Verl:
     def _validate(job: dict[str, Any], step: int) -> dict[str, float]:
         folder = Path(str(job["trainer.validation_data_dir"]))
         folder.mkdir(parents=True, exist_ok=True)
-        rows = [{"problem": f"p{n // 2}", "acc": float(n == step)} for n in range(4)]
-        (folder / f"{step}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        problems = [problem.id for problem in resolve({}).task.heldout() for _ in range(2)]
+        said = "a line\u2028and\u0085another"  # verl writes these as they are
+        rows = [
+            {"problem": problem, "acc": float(number == step), "output": said}
+            for number, problem in enumerate(problems)
+        ]
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        (folder / f"{step}.jsonl").write_text("".join(lines), encoding="utf-8")
         return {"val-core/table_walk/acc/mean@2": 0.25, "val-aux/num_turns/mean": 2.0}
 
     @staticmethod
@@ -133,9 +140,10 @@ def test_rows_become_records(job: Verl, tmp_path: Path) -> None:
     assert [record.step for record in records if record.evals] == [0, 3, 4]
     (evaluation,) = records[3].evals
     assert (evaluation.step, evaluation.benchmark) == (3, "table_walk")
-    assert evaluation.problem == ["p0", "p0", "p1", "p1"]
-    assert evaluation.sample == [0, 1, 0, 1]
-    assert evaluation.correct == [0.0, 0.0, 0.0, 1.0]
+    problems = [problem.id for problem in resolve({}).task.heldout()]
+    assert evaluation.problem == [problem for problem in problems for _ in range(2)]
+    assert evaluation.sample == [0, 1] * len(problems)
+    assert evaluation.correct == [float(n == 3) for n in range(2 * len(problems))]
 
 
 def test_a_schedule_is_run_in_phases_with_one_history(job: Verl, tmp_path: Path) -> None:
@@ -173,6 +181,31 @@ def test_a_run_killed_between_checkpoint_and_row_goes_on_without_a_gap(
     assert [record.step for record in records if record.evals][-2:] == [3, 4]
     weights = [each["actor_rollout_ref.actor.policy_loss.options"]["beta1"] for each in job.jobs]
     assert weights[killed:] == ([0.0, 1.0] if dies_after <= 2 else [1.0])
+
+
+@pytest.mark.parametrize("left", ["", '{"problem": "table_walk/0-3", "acc": 0.0}\n{"prob'])
+def test_verdicts_that_a_kill_cut_off_are_made_again(left: str, job: Verl, tmp_path: Path) -> None:
+    """verl writes them in a thread of its own, maybe after the row of their step."""
+    job.dies_after = 4
+    with pytest.raises(_KilledError):
+        _run(tmp_path)
+    job.dies_after = -1
+    verdicts = tmp_path / "verl/validation/3.jsonl"
+    whole = verdicts.read_text()
+    verdicts.write_text(left)
+    records = _run(tmp_path)
+    assert verdicts.read_text() == whole
+    assert [record.step for record in records] == [0, 1, 2, 3, 4]
+    assert [record.step for record in records if record.evals] == [0, 3, 4]
+    assert len(job.jobs) == 2
+
+
+def test_verdicts_that_never_come_are_told(
+    job: Verl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verl, "VALIDATION_PATIENCE_S", 0.1)
+    with pytest.raises(TrainerError, match="did not write all verdicts of step 0"):
+        _run(tmp_path, trainer__eval_samples=3)
 
 
 def test_a_finished_run_is_told_again_from_its_rows_alone(job: Verl, tmp_path: Path) -> None:

@@ -17,11 +17,9 @@ from typing import Any
 import psutil
 
 from cegppo_lab.files import read_lines
-from cegppo_lab.processes import end_family, end_marked, watched
+from cegppo_lab.processes import end_family, end_session, watched
 from cegppo_lab.trainers.base import TrainerError
 
-METRICS_VARIABLE = "VERL_FILE_LOGGER_PATH"
-"""Where verl's file logger writes; inherited by the processes of an attempt, and no others."""
 POLL_S = 0.2
 TAIL_LINES = 12
 _DECORATION = re.compile(r"\x1b\[[0-9;]*m|\([^()]*pid=\d+[^()]*\)")
@@ -52,7 +50,7 @@ class Attempt:
 
     def environment(self) -> dict[str, str]:
         """What verl's processes need to write here."""
-        return {METRICS_VARIABLE: str(self.metrics), "TOKENIZERS_PARALLELISM": "false"}
+        return {"VERL_FILE_LOGGER_PATH": str(self.metrics), "TOKENIZERS_PARALLELISM": "false"}
 
 
 def run_job(
@@ -83,7 +81,7 @@ def run_job(
     finally:
         end_family(psutil.Process(child.pid) if child.poll() is None else None)
         child.wait()
-        end_marked(METRICS_VARIABLE, environment[METRICS_VARIABLE])  # orphans, if it died first
+        end_session(child.pid)  # Ray's processes, if verl died before them
 
 
 def _tail(

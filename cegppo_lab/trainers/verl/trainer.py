@@ -171,9 +171,8 @@ def _record(config: RunConfig, places: Places, row: dict[str, Any]) -> StepRecor
     }
     if step:  # row k is what the k-th step, counted from 0 by schedules, has done
         metrics |= scheduled_metrics(config, step - 1)
-    return StepRecord(
-        step, metrics, [_evaluation(config, places, step)] if _due(config, row) else []
-    )
+    evals = [_evaluation(config, places, step)] if _due(config, row) else []
+    return StepRecord(step, metrics, evals)
 
 
 def _due(config: RunConfig, row: dict[str, Any]) -> bool:
