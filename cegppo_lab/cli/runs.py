@@ -118,9 +118,10 @@ def _run_and_report(plan: Plan, trials: list[Trial]) -> Outcome:
         )
         counts = Counter(outcome.states.values())
         click.echo(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
-        tell_report(store, plan.spec.name, out)
-    except LabError as error:  # no trial has a step yet: the outcome says why
-        click.echo(f"note: {error}")
+        try:
+            tell_report(store, plan.spec.name, out)
+        except LabError as error:  # no trial has a step yet: the outcome says why
+            click.echo(f"note: {error}")
     finally:
         problems = mirror.stop(MIRROR_PATIENCE_S)
     for problem in problems:

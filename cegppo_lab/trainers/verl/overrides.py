@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from cegppo_lab.config import RunConfig
+from cegppo_lab.trainers.verl import reward
 from cegppo_lab.trainers.verl.cpu import CPU_OVERRIDES
 from cegppo_lab.trainers.verl.data import PromptFiles
 
 ACTOR, REF = "actor_rollout_ref.actor", "actor_rollout_ref.ref"
 ROLLOUT, MODEL = "actor_rollout_ref.rollout", "actor_rollout_ref.model"
 LOSS_MODE, LOSS_TARGET = "cegppo_lab", "cegppo_lab.trainers.verl.loss.LabPolicyLoss"
-REWARD_PATH = "pkg://cegppo_lab.trainers.verl.reward"
 KL_TYPES = {"k1": "kl", "k2": "mse", "k3": "low_var_kl"}
 
 
@@ -119,7 +119,7 @@ def _rollout(config: RunConfig) -> dict[str, Any]:
 def _reward(config: RunConfig) -> dict[str, Any]:
     task = {"name": config.task.name, **config.task.model_dump(mode="json")}
     return {
-        "reward.custom_reward_function.path": REWARD_PATH,
+        "reward.custom_reward_function.path": reward.PATH,
         "+reward.custom_reward_function.reward_kwargs.task": task,
     }
 
