@@ -46,6 +46,8 @@ class RuntimeConfig(Section):
     micro_batch_size: int = Field(ge=1)
     """Responses per forward and backward pass. Gradients are equal up to rounding."""
     chunk_tokens: int = Field(ge=1)
+    token_samples: int = Field(ge=0)
+    """Tokens stored a step inside the clip interval, and as many at most outside it; 0: none."""
     checkpoint_every: int = Field(ge=1)
     keep_checkpoints: int = Field(ge=1)
 

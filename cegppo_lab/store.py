@@ -7,6 +7,7 @@ Layout of one run folder::
     steps.jsonl        a line a training step  {"step", "time", "metrics": {name: value}}
     evals.jsonl        a line an evaluation    {"step", "time", "benchmark", "problem", "sample",
                        "correct"} (three lists of equal length)
+    tokens.jsonl       a line a training step: a sample of its tokens (see ``TokenSample``)
     status.json        {"state", "reason", "step", "steps", "time"}
     checkpoints/step_000032/   written whole or not at all
     lock               held (flock) by the one process that trains the trial
@@ -42,6 +43,7 @@ class StepRecord:
     metrics: dict[str, float]
     evals: list[EvalRecord] = field(default_factory=list)
     time: float = field(default_factory=time.time)
+    tokens: TokenSample | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,28 @@ class EvalRecord:
     sample: list[int]
     correct: list[float]
     time: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True)
+class TokenSample:
+    """Tokens of one step as its optimizer steps met them: parallel lists, one entry a token.
+
+    Two uniform samples, told apart by ``outside``: of the ``inside_count`` tokens whose ratio lay
+    within [1 - clip_low, 1 + clip_high], and of the ``outside_count`` others, whatever the sign of
+    the advantage. ``probability`` and ``entropy`` (nats) are the rollout policy's, ``position``
+    counts from 0 in the response, ``token`` is the id in the vocabulary.
+    """
+
+    step: int
+    inside_count: int
+    outside_count: int
+    probability: list[float]
+    ratio: list[float]
+    advantage: list[float]
+    entropy: list[float]
+    token: list[int]
+    position: list[int]
+    outside: list[bool]
 
 
 @dataclass(frozen=True)
@@ -109,6 +133,10 @@ class RunDir:
         """Every evaluation written so far, by step."""
         return [EvalRecord(**row) for row in read_lines(self.path / "evals.jsonl")]
 
+    def tokens(self) -> list[TokenSample]:
+        """The token samples written so far, by step; none of runs that stored none."""
+        return [TokenSample(**row) for row in read_lines(self.path / "tokens.jsonl")]
+
     def locked(self) -> bool:
         """Whether some live process trains this trial now."""
         if not (self.path / "lock").exists():
@@ -142,6 +170,7 @@ class RunWriter(RunDir):
             self._evals = AppendLog(
                 self.path / "evals.jsonl", lambda row: (row["step"], row["benchmark"])
             )
+            self._tokens = AppendLog(self.path / "tokens.jsonl", lambda row: row["step"])
         except BaseException:
             self._lock.release()
             raise
@@ -150,6 +179,7 @@ class RunWriter(RunDir):
     def __exit__(self, *_: object) -> None:
         self._steps.close()
         self._evals.close()
+        self._tokens.close()
         self._lock.release()
 
     def add_provenance(self, entry: dict[str, Any]) -> None:
@@ -157,9 +187,11 @@ class RunWriter(RunDir):
         write_json(self.path / "provenance.json", [*self.provenance(), entry])
 
     def append(self, record: StepRecord) -> None:
-        """Write a step durably: its evaluations first, so that a step row implies them."""
+        """Write a step durably, its own row last, so that a step row implies all the others."""
         for evaluation in record.evals:
             self._evals.append(asdict(evaluation))
+        if record.tokens is not None:
+            self._tokens.append(asdict(record.tokens))
         if record.step > 0:  # step 0 is the evaluation of the start, before any training
             metrics = {name: float(value) for name, value in record.metrics.items()}
             self._steps.append({"step": record.step, "time": record.time, "metrics": metrics})

@@ -7,6 +7,7 @@ adds the optional terms, and measures.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
@@ -163,12 +164,14 @@ class Algorithm(BaseModel):
         self, batch: TokenBatch, totals: Totals, measured: dict[str, Tensor]
     ) -> dict[str, float]:
         low, high = self.outside(batch)
+        improbable = batch.old_log_prob < math.log(names.LOW_PROBABILITY)
         per_token = {
             names.PPO_KL: -batch.log_ratio,
             names.RATIO_MEAN: batch.ratio,
             names.CLIPFRAC_LOW: low,
             names.CLIPFRAC_HIGH: high,
             names.CLIPFRAC: low | high,
+            names.CLIPFRAC_IMPROBABLE: (low | high) & improbable,
             names.CLIPFRAC_DUAL: self.dual_clipped(batch),
         }
         values = {

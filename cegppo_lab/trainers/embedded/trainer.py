@@ -25,6 +25,7 @@ from cegppo_lab.trainers.embedded.checkpoint import load_newest, save_checkpoint
 from cegppo_lab.trainers.embedded.experience import collect
 from cegppo_lab.trainers.embedded.malloc import keep_freed_memory
 from cegppo_lab.trainers.embedded.policy import Policy
+from cegppo_lab.trainers.embedded.token_sampler import TokenSampler
 from cegppo_lab.trainers.embedded.update import make_optimizer, update
 
 
@@ -68,8 +69,10 @@ def _train_step(
     experience = collect(policy, config, step)
     clock.lap(names.TIME_GENERATE)
     trained: dict[str, float] = {}
+    size = config.runtime.token_samples
+    sampler = TokenSampler(size, config.seed, step) if size and experience.rollout else None
     if experience.rollout is not None:
-        trained = update(policy, reference, optimizer, config, experience, step)
+        trained = update(policy, reference, optimizer, config, experience, step, sampler)
     clock.lap(names.TIME_UPDATE)
     evals: list[EvalRecord] = []
     if (step + 1) % config.trainer.eval_every == 0 or step + 1 == config.trainer.steps:
@@ -80,7 +83,8 @@ def _train_step(
     metrics = {**experience.metrics, **trained, **scheduled_metrics(config, step), **clock.laps}
     metrics[names.TIME_STEP] = clock.total()
     metrics[names.THROUGHPUT] = tokens / metrics[names.TIME_STEP]
-    return StepRecord(step + 1, metrics, evals)
+    tokens = sampler.result() if sampler else None
+    return StepRecord(step + 1, metrics, evals, tokens=tokens)
 
 
 def _load(config: RunConfig) -> Policy:

@@ -16,6 +16,7 @@ from cegppo_lab.streams import numpy_stream
 from cegppo_lab.trainers.base import TrainingStoppedError
 from cegppo_lab.trainers.embedded.experience import Experience
 from cegppo_lab.trainers.embedded.policy import Policy
+from cegppo_lab.trainers.embedded.token_sampler import TokenSampler
 
 
 def make_optimizer(policy: Policy, config: RunConfig) -> torch.optim.AdamW:
@@ -43,11 +44,13 @@ def update(
     config: RunConfig,
     experience: Experience,
     step: int,
+    sampler: TokenSampler | None = None,
 ) -> dict[str, float]:
     """One optimizer step per mini-batch of groups; metrics are means over the mini-batches.
 
     The groups are shuffled and split into ``mini_batches`` parts (fewer when there are fewer
-    groups). ``reference``: the policy that ``kl_coef`` pulls towards. Raises
+    groups). ``reference``: the policy that ``kl_coef`` pulls towards; ``sampler`` is offered every
+    token as its mini-batch meets it. Raises
     :class:`TrainingStoppedError` when a loss or a gradient is not finite; the policy is then as
     the last good mini-batch left it.
     """
@@ -58,7 +61,7 @@ def update(
     measured = []
     for rows in _mini_batches(config, experience, step):
         optimizer.zero_grad(set_to_none=True)
-        parts = accumulate(policy, reference, algorithm, config, experience, rows)
+        parts = accumulate(policy, reference, algorithm, config, experience, rows, sampler)
         norm = torch.nn.utils.clip_grad_norm_(
             policy.model.parameters(), config.trainer.grad_clip, foreach=True
         )
@@ -84,6 +87,7 @@ def accumulate(
     config: RunConfig,
     experience: Experience,
     rows: Tensor,
+    sampler: TokenSampler | None = None,
 ) -> dict[str, float]:
     """Add the gradient of the mini-batch ``rows`` to the policy's parameters; its metrics.
 
@@ -116,6 +120,8 @@ def accumulate(
             totals=totals,
         )
         out.loss.backward()
+        if sampler is not None:
+            sampler.add(algorithm, rollout, log_prob, experience.advantages[part])
         parts.append(out.metrics)
     return merge_metrics(parts)
 
