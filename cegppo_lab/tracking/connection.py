@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -31,6 +31,15 @@ _HTTP_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+_NO_MIRROR = (
+    "no mirror at {uri}: {reason}; the run store is whole; once MLflow answers, type: "
+    "python -m cegppo_lab sync"
+)
+_NOT_READ = (
+    "cannot read MLflow at {uri}: {reason}; name another with --mlflow URI, or fill this one in "
+    "from a run store: python -m cegppo_lab sync"
+)
+_NO_PROGRESS_BARS = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 _NO_TELEMETRY = {"MLFLOW_DISABLE_TELEMETRY": "true"}  # read once, when mlflow is imported
 
 UI_ENVIRONMENT = {**_NO_TELEMETRY, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -39,13 +48,15 @@ viewer does not need)."""
 
 
 @contextmanager
-def connect(uri: str) -> Iterator[MlflowClient]:
+def connect(uri: str, *, failure: str = _NO_MIRROR, make: bool = True) -> Iterator[MlflowClient]:
     """A client of the MLflow at ``uri`` that has shown it can be reached.
 
     While open, MLflow's http time-outs are ``TIMEOUT_S`` without retries (unless the user's
     environment sets them) and its loggers stay silent below warnings; both are put back after.
+    With ``make``, a database without MLflow's tables gets them; else it must have them all.
 
-    Raises ``LabError``, naming the URI, when it is malformed, unreachable or answers with errors.
+    Raises ``LabError`` when the URI is malformed, unreachable or answers with errors: ``failure``
+    with its ``{uri}`` and ``{reason}`` filled in.
     """
     scheme = check_uri(uri)
     with _environment(_NO_TELEMETRY):
@@ -54,17 +65,22 @@ def connect(uri: str) -> Iterator[MlflowClient]:
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
-    settings = _HTTP_SETTINGS if scheme in SERVERS else {}
+    settings = _NO_PROGRESS_BARS | (_HTTP_SETTINGS if scheme in SERVERS else {})
     try:
         with _environment(settings), _quiet("mlflow", "alembic"):
             if scheme in DATABASES:
-                _probe_database(uri, DATABASES[scheme])
+                _probe_database(uri, DATABASES[scheme], make)
             yield MlflowClient(uri)
     except (MlflowException, SQLAlchemyError, RequestException, ImportError, OSError) as error:
-        raise LabError(
-            f"no mirror at {redact(uri)}: {_reason(error)}; the run store is whole; once MLflow "
-            "answers, type: python -m cegppo_lab sync"
-        ) from error
+        raise LabError(failure.format(uri=redact(uri), reason=reason(error))) from error
+
+
+def connect_to_read(uri: str) -> AbstractContextManager[MlflowClient]:
+    """Like ``connect``, for runs that others may have logged: makes and upgrades nothing.
+
+    Raises ``LabError`` also for a missing database and for one of another MLflow version.
+    """
+    return connect(uri, failure=_NOT_READ, make=False)
 
 
 def check_uri(uri: str) -> str:
@@ -106,7 +122,7 @@ def ui_command(uri: str, host: str = "127.0.0.1", port: int = 5000) -> list[str]
     return [*server, "--host", host, "--port", str(port), "--workers", "1"]
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """One line on why: the operating system's own word for it, where one lies underneath."""
     told, cause = error, error
     while cause := cause.__cause__ or cause.__context__:
@@ -115,20 +131,38 @@ def _reason(error: BaseException) -> str:
     return (str(told).strip() or type(told).__name__).splitlines()[0][:300]
 
 
-def _probe_database(uri: str, default_port: int) -> None:
+def _probe_database(uri: str, default_port: int, make: bool) -> None:
     """Raise at once where MLflow would retry for minutes: no server, no driver, no permission."""
     import sqlalchemy
 
     url = sqlalchemy.make_url(uri)
     if url.host:
         socket.create_connection((url.host, url.port or default_port), TIMEOUT_S).close()
-    elif url.database:
+    elif url.database and make:
         Path(url.database).absolute().parent.mkdir(parents=True, exist_ok=True)
+    elif not (url.database and Path(url.database).is_file()):
+        raise FileNotFoundError("there is no such file")  # to connect would make one
     engine = sqlalchemy.create_engine(url)
     try:
-        sqlalchemy.inspect(engine)
+        found = set(sqlalchemy.inspect(engine).get_table_names())
     finally:
         engine.dispose()
+    if not make:
+        _check_tables(uri, found)
+
+
+def _check_tables(uri: str, found: set[str]) -> None:
+    """``LabError`` for a database that MLflow would change in order to open it."""
+    import mlflow.store.db.utils  # noqa: F401 (imports every module with tables)
+    from mlflow.store.db.base_sql_model import Base
+
+    if "experiments" not in found:
+        raise LabError(f"{redact(uri)} is no MLflow database: it has no table of experiments")
+    if not found.issuperset(Base.metadata.tables):
+        raise LabError(
+            f"{redact(uri)} was made by an older MLflow; keep a copy, then type: "
+            f"mlflow db upgrade {redact(uri)}"
+        )
 
 
 @contextmanager

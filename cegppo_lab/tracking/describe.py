@@ -6,16 +6,20 @@ import json
 import re
 import time
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
 from cegppo_lab import metrics
 from cegppo_lab.store import DONE, FAILED, PENDING, STOPPED, EvalRecord, RunDir
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
 TRIAL_TAG = "trial_id"
 SWEEP_TAG = "sweep"
 PLANS_TAG = "plan_ids"
+ROWS_TAG = "mirrored_rows"
 KEY_LIMIT, PARAM_LIMIT, TAG_LIMIT = 250, 6000, 8000
 """MLflow's longest metric, param and tag keys; param values; tag values (characters)."""
 
@@ -49,6 +53,11 @@ def mlflow_key(name: str) -> str:
     return re.sub(r"[^/\w.\- :]", "_", name)[:KEY_LIMIT]
 
 
+def accuracy_key(record: EvalRecord) -> str:
+    """The MLflow key of an evaluation's accuracy: verl's validation name."""
+    return mlflow_key(metrics.accuracy(record.benchmark, len(set(record.sample))))
+
+
 def streams(run: RunDir) -> dict[str, list[Row]]:
     """The rows of both append-only files of a trial, in file order: ``steps`` and ``evals``.
 
@@ -57,7 +66,7 @@ def streams(run: RunDir) -> dict[str, list[Row]]:
     """
     steps = run.steps()  # before the evals: a step that is there implies its evaluations
     evals = [
-        Row(record.step, _ms(record.time), _accuracy(record))
+        Row(record.step, _ms(record.time), {accuracy_key(record): _accuracy(record)})
         for record in run.evals()
         if record.problem
     ]
@@ -68,6 +77,19 @@ def streams(run: RunDir) -> dict[str, list[Row]]:
         kept = {key: value for key, value in values.items() if key not in evaluated}
         rows.append(Row(step.step, _ms(step.time), kept))
     return {"evals": evals, "steps": rows}
+
+
+def mirrored_rows(run: Run) -> dict[str, list[int]]:
+    """By file, how many of its rows an MLflow run holds and the time (ms) of the last of them."""
+    return json.loads(run.data.tags.get(ROWS_TAG, "{}"))
+
+
+def continues(rows: dict[str, list[Row]], mirrored: dict[str, list[int]]) -> bool:
+    """Whether the mirrored rows are the first ones of ``rows``, not those of an earlier life."""
+    return all(
+        len(rows[file]) >= count and rows[file][count - 1].time_ms == last_ms
+        for file, (count, last_ms) in mirrored.items()
+    )
 
 
 def describe_trial(
@@ -100,8 +122,8 @@ def describe_trial(
         status=_STATUS.get(status.state) or ("RUNNING" if run.locked() else "KILLED"),
         start_ms=min(started + times, default=_ms(status.time or time.time())),
         end_ms=_ms(status.time) if ended else None,
-        tags={key: _cut(value, TAG_LIMIT) for key, value in tags.items()},
-        params={mlflow_key(key): _cut(value, PARAM_LIMIT) for key, value in params.items()},
+        tags={key: cut(value, TAG_LIMIT) for key, value in tags.items()},
+        params={mlflow_key(key): cut(value, PARAM_LIMIT) for key, value in params.items()},
     )
 
 
@@ -122,7 +144,7 @@ def describe_sweep(manifest: dict[str, Any], trials: list[Wanted], plan_ids: str
         status=status,
         start_ms=min([_ms(manifest["created"]), *(trial.start_ms for trial in trials)]),
         end_ms=max(ends, default=None) if status in ("FINISHED", "FAILED") else None,
-        tags={key: _cut(value, TAG_LIMIT) for key, value in tags.items()},
+        tags={key: cut(value, TAG_LIMIT) for key, value in tags.items()},
     )
 
 
@@ -142,6 +164,11 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
+def cut(text: str, limit: int) -> str:
+    """``text``, its end replaced by a mark where it is longer than ``limit`` characters."""
+    return text if len(text) <= limit else text[: limit - len(_CUT)] + _CUT
+
+
 def _sweep_status(trials: list[Wanted], missing: int) -> str:
     """One status for all: a stopped trial is an answer; ``SCHEDULED`` waits for the next call."""
     found = {trial.status for trial in trials}
@@ -153,11 +180,9 @@ def _sweep_status(trials: list[Wanted], missing: int) -> str:
     return "SCHEDULED" if unfinished else "FINISHED"
 
 
-def _accuracy(record: EvalRecord) -> dict[str, float]:
-    """Mean over problems of the mean over a problem's samples, under verl's validation name."""
-    per_problem = pd.Series(record.correct, dtype=float).groupby(record.problem).mean()
-    name = metrics.accuracy(record.benchmark, len(set(record.sample)))
-    return {mlflow_key(name): float(per_problem.mean())}
+def _accuracy(record: EvalRecord) -> float:
+    """Mean over problems of the mean over a problem's samples."""
+    return float(pd.Series(record.correct, dtype=float).groupby(record.problem).mean().mean())
 
 
 def _is_schedule(value: dict[str, Any]) -> bool:
@@ -166,10 +191,6 @@ def _is_schedule(value: dict[str, Any]) -> bool:
 
 def _text(value: Any) -> str:
     return json.dumps(value) if isinstance(value, dict | list) else str(value)
-
-
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - len(_CUT)] + _CUT
 
 
 def _ms(seconds: float) -> int:

@@ -9,7 +9,6 @@ is key, timestamp, step, run, value, is_nan).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import socket
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,18 +20,22 @@ from filelock import FileLock, Timeout
 
 from cegppo_lab.errors import LabError
 from cegppo_lab.store import RunStore
-from cegppo_lab.tracking.connection import connect, redact
+from cegppo_lab.tracking.connection import connect, reason, redact
 from cegppo_lab.tracking.describe import (
     PLANS_TAG,
+    ROWS_TAG,
     SWEEP_TAG,
     TRIAL_TAG,
     Row,
     Wanted,
+    continues,
     describe_sweep,
     describe_trial,
+    mirrored_rows,
     streams,
 )
 from cegppo_lab.tracking.experiment import all_runs, find_experiment
+from cegppo_lab.tracking.files import log_manifest, log_report, log_trial_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,9 +44,7 @@ if TYPE_CHECKING:
 METRICS_LIMIT, PARAMS_LIMIT = 1000, 100
 """How much MLflow takes in one call."""
 LOCK_TIMEOUT_S = 10.0
-ROWS_TAG = "mirrored_rows"
 STORE_TAG = "run_store"
-REPORT_TAG = "report_sha256"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class MirrorReport:
     """What one pass did to one sweep's experiment.
 
     ``created``, ``updated``, ``unchanged`` count child runs; ``steps`` counts the training-step
-    rows written; ``foreign`` names the trials that another run store mirrors into the experiment.
+    rows written; ``files`` the files of the store uploaded; ``foreign`` names the trials that
+    another run store mirrors into the experiment.
     """
 
     name: str
@@ -60,6 +62,7 @@ class MirrorReport:
     updated: int = 0
     unchanged: int = 0
     steps: int = 0
+    files: int = 0
     foreign: tuple[str, ...] = ()
 
 
@@ -81,9 +84,9 @@ def mirror_sweep(
 ) -> MirrorReport:
     """Make the MLflow experiment ``name`` show what the store holds.
 
-    One parent run for the sweep, one child for each of its trials that has a folder. The
-    files of ``artifacts``, if that folder is there, are logged on the parent under ``report/``
-    whenever any of them has changed.
+    One parent run for the sweep, one child for each of its trials that has a folder. The manifest
+    and the trials' files follow as artifacts (see ``files``), and the files of ``artifacts``, if
+    that folder is there, under ``report/`` on the parent; each whenever it has changed.
 
     Raises ``LabError`` when MLflow cannot be reached or written to, or another process mirrors the
     same store for longer than ``LOCK_TIMEOUT_S``.
@@ -116,23 +119,41 @@ class _SweepMirror:
         trials = [self._describe(entry, rows[entry["trial_id"]]) for entry in entries]
         parent = self._parent(trials)
         count = {"created": 0, "updated": 0, "unchanged": 0, "steps": 0}
-        foreign = []
+        runs: dict[str, Run] = {}
         for entry, wanted in zip(entries, trials, strict=True):
             trial_id = entry["trial_id"]
             run, created = self._child(trial_id, parent, wanted, rows[trial_id])
             if run is None:
-                foreign.append(trial_id)
                 continue
+            runs[trial_id] = run
             changed = self._settle(run, wanted)
             written = self._write_rows(run, rows[trial_id])
             count["steps"] += written["steps"]
             changed = changed or any(written.values())
             count["created" if created else "updated" if changed else "unchanged"] += 1
-        if artifacts is not None and artifacts.is_dir():
-            self._log_files(parent, artifacts)
         return MirrorReport(
-            self._manifest["name"], redact(self._uri), foreign=tuple(foreign), **count
+            self._manifest["name"],
+            redact(self._uri),
+            files=self._log_files(parent, runs, artifacts),
+            foreign=tuple(entry["trial_id"] for entry in entries if entry["trial_id"] not in runs),
+            **count,
         )
+
+    def _log_files(self, parent: Run, runs: dict[str, Run], report: Path | None) -> int:
+        """Upload what changed, after all numbers: the place for artifacts may be another one."""
+        try:
+            uploaded = log_manifest(self._client, parent, self._manifest)
+            for trial_id, run in runs.items():
+                uploaded += log_trial_files(self._client, run, self._store.run(trial_id))
+            if report is not None and report.is_dir():
+                log_report(self._client, parent, report)
+        except Exception as error:  # whatever the client of a file, http or cloud store raises
+            raise LabError(
+                f"MLflow at {redact(self._uri)} has the numbers but does not take the files: "
+                f"{reason(error)}; the run store is whole; once it takes artifacts, type: "
+                "python -m cegppo_lab sync"
+            ) from error
+        return uploaded
 
     def _describe(self, entry: dict[str, Any], rows: dict[str, list[Row]]) -> Wanted:
         run = self._store.run(entry["trial_id"])
@@ -152,7 +173,7 @@ class _SweepMirror:
         """The trial's run and whether it is new; None if the one there is not ours to change."""
         found = [run for run in self._runs if run.data.tags.get(TRIAL_TAG) == trial_id]
         for run in found:
-            if _continues(rows, _mirrored(run)):
+            if continues(rows, mirrored_rows(run)):
                 return self._restored(run), False
         for run in found:
             if run.info.lifecycle_stage != "active":
@@ -200,7 +221,7 @@ class _SweepMirror:
         """Write the rows that the run's tag does not count; how many, by file."""
         from mlflow.entities import Metric, RunTag
 
-        mirrored = _mirrored(run)
+        mirrored = mirrored_rows(run)
         written = {}
         for file, all_rows in rows.items():
             start = mirrored.get(file, [0, 0])[0]
@@ -216,27 +237,6 @@ class _SweepMirror:
                 tag = RunTag(ROWS_TAG, json.dumps(mirrored))
                 self._client.log_batch(run.info.run_id, metrics=metrics, tags=[tag])
         return written
-
-    def _log_files(self, parent: Run, folder: Path) -> None:
-        digest = hashlib.sha256()
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
-        if parent.data.tags.get(REPORT_TAG) != digest.hexdigest():
-            self._client.log_artifacts(parent.info.run_id, str(folder), "report")
-            self._client.set_tag(parent.info.run_id, REPORT_TAG, digest.hexdigest())
-
-
-def _mirrored(run: Run) -> dict[str, list[int]]:
-    """By file, how many rows the run holds and the time (ms) of the last of them."""
-    return json.loads(run.data.tags.get(ROWS_TAG, "{}"))
-
-
-def _continues(rows: dict[str, list[Row]], mirrored: dict[str, list[int]]) -> bool:
-    """Whether the mirrored rows are the first ones of ``rows``, not those of an earlier life."""
-    return all(
-        len(rows[file]) >= count and rows[file][count - 1].time_ms == last_ms
-        for file, (count, last_ms) in mirrored.items()
-    )
 
 
 def _row_batches(rows: list[Row], start: int) -> Iterator[int]:
