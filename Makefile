@@ -1,4 +1,4 @@
-# `make sweep` and `make test` install all they need into .venv and run.
+# `make sweep`, `make figures` and `make test` install all they need into .venv and run.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
@@ -6,10 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/constraints.txt
 
-.PHONY: sweep test lint format clean
+.PHONY: sweep figures test lint format clean
 
 sweep: $(VENV)/.run
 	$(BIN)/python -m cegppo_lab sweep
+
+figures: $(VENV)/.run
+	$(BIN)/python -m cegppo_lab figures
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest

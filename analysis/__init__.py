@@ -1,11 +1,6 @@
-"""From the run store to figures, tables and a page that say how sure they are.
+"""From runs to figures, tables, claims and a page that say how sure they are.
 
-``write_report(store, name, out)`` is the whole way; ``load_sweep`` gives the tidy frames.
-Imports the store and the metric names only: no trainer, no sweep.
+``analysis.report.write_report(source, name, out)`` reports on one sweep,
+``analysis.paper.write_paper(feeds, target, out)`` draws the paper's figures and tables, and
+``analysis.load`` gives the tidy frames. Imports no trainer and no sweep.
 """
-
-from analysis.load import SweepData, load_sweep
-from analysis.report import ReportResult, write_report
-from analysis.stats import Estimate
-
-__all__ = ["Estimate", "ReportResult", "SweepData", "load_sweep", "write_report"]

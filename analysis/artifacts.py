@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,6 +12,7 @@ from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.load import SweepData
@@ -52,26 +53,36 @@ def versions() -> dict[str, str]:
     return found
 
 
-def code_versions(data: SweepData) -> list[str]:
+def code_versions(*sweeps: SweepData) -> list[str]:
     """The distinct git commits that trained the trials, ``+changes`` where the tree was dirty."""
     shas = set()
-    for attempts in data.provenance.values():
-        for attempt in attempts:
-            sha = attempt.get("git_sha") or "no git"
-            shas.add(sha + ("+changes" if attempt.get("git_dirty") else ""))
+    for attempt in attempts(*sweeps):
+        sha = attempt.get("git_sha") or "no git"
+        shas.add(sha + ("+changes" if attempt.get("git_dirty") else ""))
     return sorted(shas)
 
 
-def record(data: SweepData, title: str, query: dict[str, Any]) -> dict[str, Any]:
-    """What made an artifact: sweep, plan, trials, code, query, versions; JSON-serialisable."""
-    trials = data.trials.loc[:, ["trial_id", "arm", "seed", "state", "step"]]
+def attempts(*sweeps: SweepData) -> list[dict[str, Any]]:
+    """Every attempt at a trial of these sweeps, those of a shared trial once."""
+    trials = {key: entries for data in sweeps for key, entries in data.provenance.items()}
+    return [attempt for entries in trials.values() for attempt in entries]
+
+
+def record(
+    sweeps: SweepData | Sequence[SweepData], title: str, query: dict[str, Any]
+) -> dict[str, Any]:
+    """What made an artifact: sweeps, plans, trials, code, query, versions; JSON-serialisable."""
+    sweeps = [sweeps] if isinstance(sweeps, SweepData) else list(sweeps)
+    trials = pd.concat([data.trials for data in sweeps]).drop_duplicates("trial_id")
     return {
         "title": title,
-        "sweep": data.name,
-        "plan_id": data.manifest.get("plan_id"),
+        "sweep": ", ".join(data.name for data in sweeps),
+        "plan_id": ", ".join(data.manifest.get("plan_id", "") for data in sweeps),
+        "source": sorted({data.source for data in sweeps}),
+        "scale": sorted({data.scale for data in sweeps}),
         "query": query,
-        "trials": trials.to_dict("records"),
-        "code": code_versions(data),
+        "trials": trials[["trial_id", "arm", "seed", "state", "step"]].to_dict("records"),
+        "code": code_versions(*sweeps),
         "versions": versions(),
     }
 

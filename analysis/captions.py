@@ -13,16 +13,16 @@ SHOWN = 3
 
 
 def line_notes(data: SweepData, keys: Sequence[str]) -> list[str]:
-    """What the lines, bands, markers, crosses and rules of these panels mean; sentences."""
+    """What the lines, bands and markers of these panels mean; sentences."""
     notes = []
-    if any(PANELS[key].metric is not None for key in keys):
+    if any(key in PANELS and PANELS[key].metric is not None for key in keys):
         notes.append(f"Line: {_smoothing(data)}mean over seeds; band: {LEVEL:.0%} t interval.")
     if "accuracy" in keys:
         notes.append(
             f"Accuracy: one marker an evaluation, not smoothed, bar: {LEVEL:.0%} t interval over "
             "seeds; the arms are set side by side."
         )
-    return [*notes, "Wide intervals may leave the axes.", *_endings(data), *_switches(data)]
+    return [*notes, "Wide intervals may leave the axes."] if notes else []
 
 
 def _smoothing(data: SweepData) -> str:
@@ -33,7 +33,8 @@ def _smoothing(data: SweepData) -> str:
     return f"each seed smoothed by a centred rolling mean of {lengths} steps (fewer at the ends), "
 
 
-def _endings(data: SweepData) -> list[str]:
+def endings(data: SweepData) -> list[str]:
+    """A sentence for the crosses: which runs ended early, and why."""
     early = data.early_ends().to_dict("records")
     if not early:
         return []
@@ -49,7 +50,8 @@ def _endings(data: SweepData) -> list[str]:
     ]
 
 
-def _switches(data: SweepData) -> list[str]:
+def switches(data: SweepData) -> list[str]:
+    """A sentence for every rule: which coefficient changes, from what to what, at which step."""
     return [
         f"Dotted rule: {unbroken(arm.name)} switches {key} from {before:g} to {after:g} at step "
         f"{step}."

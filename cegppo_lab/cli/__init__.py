@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from cegppo_lab.cli import doctor, inspect, results, runs
+from cegppo_lab.cli import doctor, figures, inspect, results, runs
 from cegppo_lab.errors import LabError, unknown
 from cegppo_lab.trainers.base import TrainerError
 
@@ -53,7 +53,7 @@ def cli() -> None:
 
 for _command in (
     *(runs.sweep, runs.plan, runs.train),
-    *(results.report, results.sync, results.ui),
+    *(figures.figures, results.report, results.sync, results.ui),
     *(doctor.doctor, inspect.algorithms, inspect.pretrain),
 ):
     cli.add_command(_command)

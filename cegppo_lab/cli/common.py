@@ -52,9 +52,10 @@ def shown_path(path: Path) -> str:
 
 def tell_report(store: RunStore, name: str, out: Path) -> None:
     """Write a sweep's report below ``out``; print its table, what is not whole, and its path."""
+    from analysis.load import StoreSource
     from analysis.report import write_report
 
-    result = write_report(store, name, out)
+    result = write_report(StoreSource(store), name, out)
     click.echo(result.table_text)
     for problem in result.problems:
         click.echo(f"note: {problem}")

@@ -59,9 +59,13 @@ def sweep(words: tuple[str, ...], limit: int | None, rehearse: bool, **paths: st
         plan = _rehearsal(plan)
     plan.check_writable()
     trials = plan.first(limit)
-    _check(plan, trials)
+    check_trials(plan, trials)
     plan.store().write_manifest(plan.manifest())
-    outcome = _run_and_report(plan, trials)
+    end(_run_and_report(plan, trials), trials)
+
+
+def end(outcome: Outcome, trials: list[Trial]) -> None:
+    """Say what is left to do, with the exit status that tells it to a script."""
     if outcome.interrupted:
         click.echo("stopped; the same command goes on from here")
         sys.exit(EXIT_INTERRUPTED)
@@ -70,7 +74,7 @@ def sweep(words: tuple[str, ...], limit: int | None, rehearse: bool, **paths: st
         sys.exit(EXIT_FAILED)
 
 
-def _check(plan: Plan, trials: list[Trial]) -> None:
+def check_trials(plan: Plan, trials: list[Trial]) -> None:
     """Let the trainer of every arm that has something to run say what would fail it."""
     from cegppo_lab.execute import is_finished
     from cegppo_lab.trainers.base import make_trainer
@@ -96,6 +100,12 @@ def _rehearsal(plan: Plan) -> Plan:
     return rehearsed
 
 
+def tell_states(outcome: Outcome) -> None:
+    """Print how many trials ended how."""
+    counts = Counter(outcome.states.values())
+    click.echo(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
+
+
 def _run_and_report(plan: Plan, trials: list[Trial]) -> Outcome:
     """Train, draw and mirror; MLflow never stands in the way of the other two."""
     from rich.console import Console
@@ -116,8 +126,7 @@ def _run_and_report(plan: Plan, trials: list[Trial]) -> Outcome:
             lambda concurrent: Progress(store, trials, concurrent, Console()),
             mirror.nudge,
         )
-        counts = Counter(outcome.states.values())
-        click.echo(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
+        tell_states(outcome)
         try:
             tell_report(store, plan.spec.name, out)
         except LabError as error:  # no trial has a step yet: the outcome says why

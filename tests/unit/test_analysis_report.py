@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import tables, write_report
+from analysis import tables
 from analysis.answer import answer
-from analysis.load import load_sweep
+from analysis.load import StoreSource, load_sweep
+from analysis.report import write_report
 from cegppo_lab.errors import LabError
 from cegppo_lab.metrics import ENTROPY
 from cegppo_lab.store import RunStore
@@ -36,7 +37,7 @@ def store():
 
 @pytest.fixture(scope="module")
 def result(store, tmp_path_factory):
-    return write_report(store, "quickstart", tmp_path_factory.mktemp("report"))
+    return write_report(StoreSource(store), "quickstart", tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +180,8 @@ def test_the_page_is_whole_self_contained_and_tells_all(store, result):
     made = {path.name for path in result.path_to_index.parent.iterdir()}
     stems = ["entropy", "accuracy", "reward", "kl", "grad_norm", "overview"]
     assert made == {f"{s}.{x}" for s in stems for x in ("png", "pdf", "json")} | {
-        "index.html", "results.md", "results.csv", "results.json"
+        "index.html", "results.md", "results.csv", "results.json",
+        "comparisons.md", "comparisons.csv", "claims.json",
     }  # fmt: skip
 
 
@@ -189,7 +191,7 @@ def test_text_from_the_manifest_is_escaped(tmp_path):
     store = RunStore(tmp_path / "runs")
     store.write_manifest(manifest("s", [arm], question=evil, notes=[evil], overrides=[evil]))
     write_trial(store, arm, 11, last=9, state="failed", reason=evil, at=lambda *_: {ENTROPY: 0.5})
-    html = write_report(store, "s", tmp_path / "report").path_to_index.read_text()
+    html = write_report(StoreSource(store), "s", tmp_path / "report").path_to_index.read_text()
     assert evil not in html
     assert html.count("&lt;script&gt;") >= 7
     assert not any(tag == "script" for tag, _ in Page(html).tags)
@@ -200,7 +202,7 @@ def test_a_second_report_replaces_the_first_and_keeps_other_files(store, result)
     before = index.read_bytes()
     index.write_text("old")
     (index.parent / "mine.bib").write_text("notes")
-    write_report(store, "quickstart", index.parents[1])
+    write_report(StoreSource(store), "quickstart", index.parents[1])
     assert index.read_bytes() == before
     assert (index.parent / "mine.bib").read_text() == "notes"
     assert [path.name for path in index.parents[1].iterdir()] == ["quickstart"]
@@ -208,7 +210,7 @@ def test_a_second_report_replaces_the_first_and_keeps_other_files(store, result)
 
 def test_an_unknown_sweep_creates_nothing(store, tmp_path):
     with pytest.raises(LabError, match="quickstart"):
-        write_report(store, "quickstrat", tmp_path / "report")
+        write_report(StoreSource(store), "quickstrat", tmp_path / "report")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -216,7 +218,7 @@ def test_a_report_of_one_unfinished_run_says_what_it_cannot(tmp_path):
     store = RunStore(tmp_path / "runs")
     store.write_manifest(manifest("s", ARMS[:1]))
     write_trial(store, ARMS[0], 11, last=3, state="running", at=lambda *_: {ENTROPY: 0.5})
-    result = write_report(store, "s", tmp_path / "report")
+    result = write_report(StoreSource(store), "s", tmp_path / "report")
     assert any("no kl figure" in told for told in result.problems)
     assert "No run has reached" in result.path_to_index.read_text()
     assert f"3 of {STEPS}" in result.path_to_index.read_text()
