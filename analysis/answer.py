@@ -24,11 +24,11 @@ def _entropy(data: SweepData) -> str:
         return "No run has reached the last tenth of its steps, so end entropies are not known yet."
     if len(names) == 1:
         return f"Only {names[0]} has an end entropy so far: {means[names[0]]:.3f} nats."
-    order, apart = [f"{unbroken(names[0])} {means[names[0]]:.2f}"], []
+    order, apart = [f"{unbroken(names[0])} ({means[names[0]]:.2f})"], []
     for lower, higher in pairwise(names):
         difference = paired_difference(values[higher][0], values[lower][0])
         sign = "<" if difference.excludes_zero and difference.value > 0 else "~"
-        order.append(f"{sign} {unbroken(higher)} {means[higher]:.2f}")
+        order.append(f"{sign} {unbroken(higher)} ({means[higher]:.2f})")
         if sign == "<":
             shown = difference.text(2, signed=True)
             apart.append(f"{unbroken(higher)} minus {unbroken(lower)}: {shown}")

@@ -20,6 +20,7 @@ from analysis.style import paper_style
 from cegppo_lab.files import write_json
 
 DPI = 200
+PAGE_DPI = 150
 PACKAGES = ("cegppo-lab", "matplotlib", "numpy", "pandas", "scipy")
 
 
@@ -93,7 +94,7 @@ def page_png(figure: Figure) -> bytes:
     caption = figure.get_supxlabel()
     with paper_style():
         figure.supxlabel("")
-        figure.savefig(buffer, format="png", dpi=DPI)
+        figure.savefig(buffer, format="png", dpi=PAGE_DPI)
         figure.supxlabel(caption)
     return buffer.getvalue()
 

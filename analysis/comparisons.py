@@ -129,8 +129,8 @@ def _section(key: str, benchmark: str, model: str, frame: pd.DataFrame) -> Secti
     title = ", ".join(filter(None, [_SUBJECTS[key], benchmark, at, model]))
     wanted = f"{frame['wanted'].iloc[0]:g} {_UNITS[key]}"
     header = [
-        "arm", "seeds", f"minus {frame['reference'].iloc[0]}", "p, t test", "Holm",
-        "p, sign flips", "Holm", "P(higher)", f"seeds to detect {wanted}",
+        "arm", "seeds", f"minus {frame['reference'].iloc[0]}", "p, t test", "t test, Holm",
+        "p, sign flips", "sign flips, Holm", "P(higher)", f"seeds to detect {wanted}",
     ]  # fmt: skip
     return Section(title, header, [_line(row) for _, row in frame.iterrows()])
 

@@ -34,14 +34,18 @@ def save(
     """Write a figure's files; returns what the page needs of it."""
     made_by = artifacts.record(sweeps, drawing.title, {**query, "caption": drawing.caption})
     artifacts.save_figure(drawing.figure, folder, stem, made_by)
-    image = base64.b64encode(artifacts.page_png(drawing.figure)).decode("ascii")
     return {
         "key": stem,
         "title": drawing.title,
         "caption": drawing.own,
         "alt": drawing.alt,
-        "source": f"data:image/png;base64,{image}",
+        "source": _data(artifacts.page_png(drawing.figure)),
+        "narrow": _data(artifacts.page_png(drawing.narrow())),
     }
+
+
+def _data(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 def arm_rows(data: SweepData) -> list[tuple[str, str, str]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from analysis import artifacts, claims, page, paper_tables, series
 from analysis.answer import answer
-from analysis.captions import line_notes, unbroken
+from analysis.captions import line_notes
 from analysis.figures.paper import FIGURES, paper_figure
 from analysis.load import Source, SweepData
 from cegppo_lab.errors import LabError, unknown
@@ -211,11 +211,11 @@ def _answer(made: _Made) -> list[str]:
     if made.verdicts:
         scales = " and ".join(dict.fromkeys(v.scale for v in made.verdicts if v.scale))
         told = [
-            f"{len(ids)} {unbroken(kind)} ({', '.join(dict.fromkeys(ids))})"
+            f"{kind}: {len(set(ids))} ({', '.join(dict.fromkeys(ids))})"
             for kind, ids in by_verdict.items()
         ]
         sentences.append(
-            f"Of the paper's {len({v.id for v in made.verdicts})} claims, tested at "
+            f"The paper's {len({v.id for v in made.verdicts})} claims, tested at "
             f"{scales or 'no'} scale: {'; '.join(told)}."
         )
     for name in TABLE_FEEDS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,16 +16,21 @@ from analysis.load import SweepData
 from analysis.style import Look, looks, paper_style
 from cegppo_lab.store import PENDING
 
+NARROW = (3.9, 2.7)
+"""Width and height of a panel on a phone, inches."""
+
 
 @dataclass(frozen=True)
 class Drawing:
     """A figure with the words that belong to it.
 
     ``caption``: how to read it, printed under the axes; ``own``: the part of it that other
-    figures of the sweep do not share. ``alt``: the figure in words, from its numbers.
+    figures of the sweep do not share. ``alt``: the figure in words, from its numbers. ``narrow``
+    draws it again for a phone: one panel below the other, without the caption.
     """
 
     figure: Figure
+    narrow: Callable[[], Figure]
     title: str
     caption: str
     own: str
@@ -63,12 +68,26 @@ def compose(
 
     The legend has every arm of every cell once, then ``extra``; ``notes`` end the caption.
     """
-    sweeps = list({id(cell.data): cell.data for cell in cells}.values())
-    arms = {arm.name: arm for data in sweeps for arm in data.arms}
-    styles = looks(list(arms.values()))
-    rows = -(-len(cells) // columns)
+    figure, told = _draw(cells, columns, size, extra)
+    own = list(dict.fromkeys([*(note for one in told for note in one.notes), *notes]))
+    caption = " ".join(dict.fromkeys([*_reading(cells), *own]))
     with paper_style():
-        figure = Figure(figsize=(size[0] * columns, size[1] * rows + 0.9))
+        wrapped = textwrap.fill(caption, int(size[0] * columns * 18))
+        figure.supxlabel(wrapped, fontsize=7, color="#444444", x=0.5)
+    alt = " ".join(one.alt for one in told)
+    return Drawing(
+        figure, lambda: _draw(cells, 1, NARROW, extra)[0], title, caption, " ".join(own), alt
+    )
+
+
+def _draw(
+    cells: Sequence[Cell], columns: int, size: tuple[float, float], extra: Sequence[Line2D]
+) -> tuple[Figure, list[Told]]:
+    sweeps = list({id(cell.data): cell.data for cell in cells}.values())
+    styles = looks(list({arm.name: arm for data in sweeps for arm in data.arms}.values()))
+    rows, width = -(-len(cells) // columns), size[0] * columns
+    with paper_style():
+        figure = Figure(figsize=(width, size[1] * rows + 0.9))
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         told = [cell.draw(axes, styles) for cell, axes in zip(cells, grid, strict=False)]
         for axes in grid[len(cells) :]:
@@ -76,16 +95,9 @@ def compose(
         markers = any(cell.kind == "accuracy" for cell in cells)
         handles = [*_legend(sweeps, styles, markers=markers), *extra]
         widest = max(len(handle.get_label()) for handle in handles)
-        width = size[0] * columns
         per_row = max(1, min(len(handles), round(width * 11 / (widest + 8))))
         figure.legend(handles=handles, loc="outside upper center", ncols=per_row)
-        own = [note for one in told for note in one.notes] + list(notes)
-        caption = " ".join([*_reading(cells), *dict.fromkeys(own)])
-        figure.supxlabel(
-            textwrap.fill(caption, int(width * 18)), fontsize=7, color="#444444", x=0.5
-        )
-    alt = " ".join(one.alt for one in told)
-    return Drawing(figure, title, caption, " ".join(dict.fromkeys(own)), alt)
+    return figure, told
 
 
 def _reading(cells: Sequence[Cell]) -> list[str]:

@@ -16,7 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from analysis.stats.estimate import LEVEL, Estimate, all_agree, refused, t_quantile, too_few_seeds
-from analysis.stats.inputs import ROUND_OFF, complete_cells, shared_cells, size_of
+from analysis.stats.inputs import (
+    ROUND_OFF,
+    complete_cells,
+    shared_cells,
+    shared_differences,
+    size_of,
+)
 
 
 @dataclass(frozen=True)
@@ -78,12 +84,12 @@ def paired_difference(arm: pd.Series, reference: pd.Series) -> Estimate:
     """Mean of ``arm - reference`` over the seeds that both have, with the paired t interval.
 
     Both are indexed by seed. Sharing a seed means sharing the start and the prompts, so pairing
-    takes out what the seeds have in common.
+    takes out what the seeds have in common. Differences that are equal but for rounding are equal.
     """
-    difference = (arm - reference).dropna()
-    if difference.empty:
+    difference = shared_differences(arm, reference)
+    if not difference.size:
         return _nothing("no shared seed")
-    result = mean_estimate(difference.to_numpy(dtype=float))
+    result = mean_estimate(difference)
     if result.low is None:
         return result
     return replace(result, method=f"{LEVEL:.0%} paired t interval over {result.n_seeds} seeds")

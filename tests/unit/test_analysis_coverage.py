@@ -227,3 +227,9 @@ def test_a_truly_best_arm_is_hardly_ever_left_out():
     out = left_out([0, 0, -1.5, -3], n=6, sweeps=500)
     assert out[:, 0].mean() < 0.05
     assert out[:, 3].mean() > 0.3  # the list is not simply everyone
+
+
+def test_of_equal_arms_none_is_called_worse_in_more_than_5_of_100_sweeps():
+    sweeps = 400
+    error = 3 * np.sqrt(0.05 * 0.95 / sweeps)
+    assert left_out([0] * 6, n=6, sweeps=sweeps).any(axis=1).mean() <= 0.05 + error
