@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from analysis.load import SweepData
 from analysis.style import paper_style
 from cegppo_lab.files import write_json
+from cegppo_lab.provenance import git_state
 
 DPI = 200
 PAGE_DPI = 150
@@ -56,11 +57,13 @@ def versions() -> dict[str, str]:
 
 def code_versions(*sweeps: SweepData) -> list[str]:
     """The distinct git commits that trained the trials, ``+changes`` where the tree was dirty."""
-    shas = set()
-    for attempt in attempts(*sweeps):
-        sha = attempt.get("git_sha") or "no git"
-        shas.add(sha + ("+changes" if attempt.get("git_dirty") else ""))
-    return sorted(shas)
+    return sorted({
+        _commit(attempt.get("git_sha"), attempt.get("git_dirty")) for attempt in attempts(*sweeps)
+    })  # fmt: skip
+
+
+def _commit(sha: str | None, dirty: bool | None) -> str:
+    return (sha or "no git") + ("+changes" if dirty else "")
 
 
 def attempts(*sweeps: SweepData) -> list[dict[str, Any]]:
@@ -72,7 +75,10 @@ def attempts(*sweeps: SweepData) -> list[dict[str, Any]]:
 def record(
     sweeps: SweepData | Sequence[SweepData], title: str, query: dict[str, Any]
 ) -> dict[str, Any]:
-    """What made an artifact: sweeps, plans, trials, code, query, versions; JSON-serialisable."""
+    """What made an artifact: sweeps, plans, trials, code, query, versions; JSON-serialisable.
+
+    ``code``: the commits that trained; ``drawn_by``: the commit that draws.
+    """
     sweeps = [sweeps] if isinstance(sweeps, SweepData) else list(sweeps)
     trials = pd.concat([data.trials for data in sweeps]).drop_duplicates("trial_id")
     return {
@@ -84,6 +90,7 @@ def record(
         "query": query,
         "trials": trials[["trial_id", "arm", "seed", "state", "step"]].to_dict("records"),
         "code": code_versions(*sweeps),
+        "drawn_by": _commit(*git_state()),
         "versions": versions(),
     }
 
@@ -106,7 +113,8 @@ def save_figure(figure: Figure, folder: Path, stem: str, made_by: dict[str, Any]
     same store draws the same bytes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    short = json.dumps({key: made_by[key] for key in ("sweep", "plan_id", "query", "code")})
+    told = ("sweep", "plan_id", "query", "code", "drawn_by", "versions")
+    short = json.dumps({key: made_by[key] for key in told})
     trials = " ".join(str(trial["trial_id"]) for trial in made_by["trials"])
     png = {"Title": made_by["title"], "Description": short, "Source": trials}
     pdf = {

@@ -19,6 +19,7 @@ TABLES = {"table1": 1, "table2": 2}
 TABLE_FEEDS = ("algorithms", "paper/algorithms")
 TARGETS = (*FIGURES, *TABLES, "claims")
 ALL = "all"
+NOT_MADE = "Not made: "
 READ = ("entropy", "accuracy")
 """The panels whose reading the page explains once."""
 CLUSTER = "paper/"
@@ -54,7 +55,8 @@ class Feeds:
         raise LabError(
             f"{what} needs sweep {' or '.join(wanted)}, which {self.source.where} does not have "
             f"(there: {', '.join(sorted(there)) or 'none'}); "
-            f"type: python -m cegppo_lab sweep {wanted[0]}, or name your own with --sweep"
+            f"type: python -m cegppo_lab sweep {wanted[0]}, name your own with --sweep, or read "
+            "runs made elsewhere with --experiment and --mapping"
         )
 
     def _sweep(self, name: str) -> SweepData:
@@ -97,7 +99,7 @@ def write_paper(feeds: Feeds, target: str, out: Path, *, published: bool = False
         for name in wanted:
             made.make(name, tolerant=target == ALL)
         if not made.done:
-            raise LabError(made.problems[0])
+            raise LabError(made.problems[0].removeprefix(NOT_MADE))
         problems = made.all_problems()
         if target == ALL:
             (folder / "index.html").write_text(_page(made, problems), encoding="utf-8")
@@ -129,7 +131,7 @@ class _Made:
         except LabError as error:
             if not tolerant:
                 raise
-            self.problems.append(f"Not made: {error}")
+            self.problems.append(f"{NOT_MADE}{error}")
         else:
             self.done.append(target)
 

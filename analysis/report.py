@@ -84,6 +84,9 @@ def _save_tables(data: SweepData, frame: Any, compared: Any, folder: Path) -> No
         for key, q in tables.QUANTITIES.items()
     }
     write_json(folder / "results.json", artifacts.record(data, "Results", query))
+    compared_by = {"quantities": list(comparisons.COMPARED), "wanted": comparisons.WANTED}
+    made_by = artifacts.record(data, "Comparisons", compared_by)
+    write_json(folder / "comparisons.json", made_by)
 
 
 def _page(

@@ -2,12 +2,14 @@
 
 Plain GRPO, DAPO, CISPO, GSPO and GPPO have fixed looks. CE-GPPO's variants run along one ramp from
 sky blue to near-black violet by ``beta1 - beta2``, that is from the most exploring to the most
-exploiting. Every colour has a contrast of at least 3 to white, and the tests hold the ones of the
-quickstart apart under simulated colour blindness.
+exploiting; GRPO's entropy bonuses along another, darker with the bonus. Every colour has a contrast
+of at least 3 to white, and the tests hold the ones of the quickstart apart under simulated colour
+blindness.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -69,6 +71,12 @@ RAMP_LINES: tuple[LineStyle, ...] = (
     (0, (3, 2.5)),  # +1
 )
 RAMP_MARKERS = "^v^d<>pXh"
+BONUS = LinearSegmentedColormap.from_list("bonus", ["#A98B00", "#4A3800"])
+BONUS_LOOKS: tuple[tuple[LineStyle, str], ...] = (
+    ((0, (3, 1)), "<"),  # an entropy bonus of 0.001
+    ((0, (6, 1, 1, 1)), ">"),
+    ((0, (1, 1.4)), "p"),  # 0.01
+)
 SCHEDULED: LineStyle = (0, (6, 1, 1, 1, 1, 1))
 
 _RC: dict[str, Any] = {
@@ -131,6 +139,11 @@ def _own(arm: Arm) -> Look | None:
     plain = re.sub(r"[^a-z0-9]", "", arm.name.lower())
     if plain in FIXED:
         return FIXED[plain]
+    bonus = arm.coefficient("entropy_coef")
+    if arm.algorithm == "grpo" and isinstance(bonus, float) and bonus > 0:
+        place = min(max(math.log10(bonus) + 3, 0.0), 1.0)
+        line, marker = BONUS_LOOKS[round(place * 2)]
+        return Look(to_hex(BONUS(place)), line, marker)
     beta1, beta2 = arm.coefficient("beta1"), arm.coefficient("beta2")
     if arm.algorithm != "cegppo" or beta1 is None or beta2 is None:
         return None

@@ -33,7 +33,7 @@ def environment() -> dict[str, Any]:
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    sha, dirty = _git()
+    sha, dirty = git_state()
     return {
         "cegppo_lab": cegppo_lab.__version__,
         "git_sha": sha,
@@ -57,7 +57,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git() -> tuple[str | None, bool | None]:
+@lru_cache(maxsize=1)
+def git_state() -> tuple[str | None, bool | None]:
     """The checkout's commit and whether it has changes; (None, None) for an installed package."""
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():

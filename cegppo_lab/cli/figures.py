@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cegppo_lab.cli.common import path_option, path_values, shown_path
 from cegppo_lab.cli.runs import check_trials, end, tell_states
 from cegppo_lab.errors import LabError
+
+if TYPE_CHECKING:
+    from cegppo_lab.store import RunStore
+    from cegppo_lab.sweep.dispatch import Outcome
+    from cegppo_lab.sweep.plan import Plan
+    from cegppo_lab.trial import Trial
 
 SWEEPS = ("missing_gradients", "algorithms", "beta_switch", "entropy_mitigation", "beta_grid")
 """The sweeps that feed Figures 1 to 6 and both tables at the embedded scale."""
@@ -31,42 +38,52 @@ def figures(words: tuple[str, ...], published: bool, **paths: str | None) -> Non
     python -m cegppo_lab figures
     python -m cegppo_lab figures seeds=[1,2,3] --out mine
     """
-    from rich.console import Console
-
-    from cegppo_lab.sweep.dispatch import run_trials
-    from cegppo_lab.sweep.plan import make_plan
-    from cegppo_lab.sweep.progress import Progress
-
     if words and "=" not in words[0]:
         raise LabError(
             f"figures takes key=value words, not {words[0]!r}; to run a sweep: sweep NAME"
         )
-    plans = [make_plan(name, list(words), path_values(**paths)) for name in SWEEPS]
-    first = plans[0]
-    first.check_writable()
-    for plan in plans:
-        check_trials(plan, plan.trials)
-    for plan in plans:
-        first.store().write_manifest(plan.manifest())
+    plans = _plans(words, path_values(**paths))
+    store, runtime = plans[0].store(), plans[0].runtime
     trials = list({trial.trial_id: trial for plan in plans for trial in plan.trials}.values())
-    outcome = run_trials(
-        first,
-        trials,
-        lambda concurrent: Progress(first.store(), trials, concurrent, Console()),
-    )
-    tell_states(outcome)
-    _draw(first.store().root, Path(first.runtime.report) / "paper", published)
-    _mirror(first.store().root, first.runtime.mlflow)
+    outcome = _train(plans[0], trials)
+    _draw(store, Path(runtime.report) / "paper", published)
+    _mirror(store, runtime.mlflow)
     end(outcome, trials)
 
 
-def _draw(root: Path, out: Path, published: bool) -> None:
+def _plans(words: tuple[str, ...], paths: dict[str, str]) -> list[Plan]:
+    """The plan of every sweep, checked whole before the first one is entered in the store."""
+    from cegppo_lab.sweep.plan import make_plan
+
+    plans = [make_plan(name, list(words), paths) for name in SWEEPS]
+    plans[0].check_writable()
+    for plan in plans:
+        check_trials(plan, plan.trials)
+    for plan in plans:
+        plan.store().write_manifest(plan.manifest())
+    return plans
+
+
+def _train(plan: Plan, trials: list[Trial]) -> Outcome:
+    """Run what is missing in one go: all plans share one runtime."""
+    from rich.console import Console
+
+    from cegppo_lab.sweep.dispatch import run_trials
+    from cegppo_lab.sweep.progress import Progress
+
+    outcome = run_trials(
+        plan, trials, lambda concurrent: Progress(plan.store(), trials, concurrent, Console())
+    )
+    tell_states(outcome)
+    return outcome
+
+
+def _draw(store: RunStore, out: Path, published: bool) -> None:
     from analysis.load import StoreSource
     from analysis.paper import ALL, Feeds, write_paper
-    from cegppo_lab.store import RunStore
 
     try:
-        result = write_paper(Feeds(StoreSource(RunStore(root))), ALL, out, published=published)
+        result = write_paper(Feeds(StoreSource(store)), ALL, out, published=published)
     except LabError as error:  # no trial has a step yet: the outcome says why
         click.echo(f"note: {error}")
         return
@@ -76,12 +93,11 @@ def _draw(root: Path, out: Path, published: bool) -> None:
     click.echo(f"report: {shown_path(out / 'index.html')}")
 
 
-def _mirror(root: Path, uri: str) -> None:
-    from cegppo_lab.store import RunStore
+def _mirror(store: RunStore, uri: str) -> None:
     from cegppo_lab.tracking import sync
 
     try:
-        sync(RunStore(root), SWEEPS, uri)
+        sync(store, SWEEPS, uri)
     except LabError as error:
         click.echo(f"note: {error}")
     else:

@@ -181,7 +181,7 @@ def test_the_page_is_whole_self_contained_and_tells_all(store, result):
     stems = ["entropy", "accuracy", "reward", "kl", "grad_norm", "overview"]
     assert made == {f"{s}.{x}" for s in stems for x in ("png", "pdf", "json")} | {
         "index.html", "results.md", "results.csv", "results.json",
-        "comparisons.md", "comparisons.csv", "claims.json",
+        "comparisons.md", "comparisons.csv", "comparisons.json", "claims.json",
     }  # fmt: skip
 
 

@@ -71,6 +71,16 @@ def test_the_grid_darkens_from_exploring_to_exploiting_and_no_two_look_alike():
     assert len({(str(look.line), look.marker) for look in everything}) == len(everything)
 
 
+def test_a_larger_entropy_bonus_is_darker_and_has_a_line_of_its_own():
+    coefficients = (0.001, 0.003, 0.01)
+    ladder = [Arm(f"GRPO + {c} H", "grpo", {"algorithm.entropy_coef": c}) for c in coefficients]
+    chosen = [looks(ladder)[arm.name] for arm in ladder]
+    lightness = [lab(look.color, "none")[0] for look in chosen]
+    assert all(a > b + 8 for a, b in pairwise(lightness))
+    assert len({str(look.line) for look in chosen}) == len({look.marker for look in chosen}) == 3
+    assert all(1.05 / (xyz(look.color)[1] + 0.05) >= 3 for look in chosen)
+
+
 def test_an_arm_looks_the_same_whatever_else_is_in_the_sweep():
     entropy = Arm("GRPO + 0.001 H", "grpo", {"algorithm.entropy_coef": 0.001})
     alone = looks([entropy])[entropy.name]
