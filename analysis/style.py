@@ -15,7 +15,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import matplotlib
@@ -147,7 +146,7 @@ def _own(arm: Arm) -> Look | None:
     beta1, beta2 = arm.coefficient("beta1"), arm.coefficient("beta2")
     if arm.algorithm != "cegppo" or beta1 is None or beta2 is None:
         return None
-    lean = _mean(beta1) - _mean(beta2)
+    lean = _last(beta1) - _last(beta2)
     place = min(max((lean + 1) / 2, 0.0), 1.0)
     index = round(place * (len(RAMP_LINES) - 1))
     scheduled = isinstance(beta1, dict) or isinstance(beta2, dict)
@@ -155,8 +154,9 @@ def _own(arm: Arm) -> Look | None:
     return Look(to_hex(RAMP(place)), line, "*" if scheduled else RAMP_MARKERS[index])
 
 
-def _mean(value: float | dict[int, float]) -> float:
-    return fmean(value.values()) if isinstance(value, dict) else value
+def _last(value: float | dict[int, float]) -> float:
+    """A scheduled coefficient looks like where it ends; its line and marker tell it apart."""
+    return value[max(value)] if isinstance(value, dict) else value
 
 
 def _spare(name: str, taken: set[Look]) -> Look:
