@@ -81,4 +81,4 @@ def _against(reference: str, versus: dict[str, Estimate]) -> str:
         return f"and there is no other arm to compare with {reference}"
     if not apart:
         return f"and no arm's difference to {reference} does"
-    return f"and so has the difference to {reference} of {', '.join(apart)}"
+    return f"and so, each on its own, has the difference to {reference} of {', '.join(apart)}"
