@@ -42,4 +42,5 @@ def test_plan_train_and_report_from_the_wheel(site: Path, tmp_path: Path) -> Non
     assert "12 trials, 12 to run" in run("-m", "cegppo_lab", "plan")
     assert "done" in run("-m", "cegppo_lab", "train", "algorithm=dapo", *TINY, "trainer.steps=1")
     assert "report/train/index.html" in run("-m", "cegppo_lab", "report", "train")
-    assert sorted(os.listdir(tmp_path)) == ["mlflow.db", "report", "runs"]
+    assert "claims.json" in run("-m", "analysis", "claims", "--sweep", "train")
+    assert sorted(os.listdir(tmp_path)) == ["mlartifacts", "mlflow.db", "report", "runs"]
