@@ -31,9 +31,8 @@ def render(template: str, **context: Any) -> str:
 def save(
     sweeps: Sequence[SweepData], drawing: Drawing, folder: Path, stem: str, query: dict[str, Any]
 ) -> dict[str, str]:
-    """Write a figure's files; returns what the page needs of it."""
-    made_by = artifacts.record(sweeps, drawing.title, {**query, "caption": drawing.caption})
-    artifacts.save_figure(drawing.figure, folder, stem, made_by)
+    """Write a figure's files; returns what the page needs of it, drawn once more for the page."""
+    write(sweeps, drawing, folder, stem, query)
     return {
         "key": stem,
         "title": drawing.title,
@@ -42,6 +41,14 @@ def save(
         "source": _data(artifacts.page_png(drawing.figure)),
         "narrow": _data(artifacts.page_png(drawing.narrow())),
     }
+
+
+def write(
+    sweeps: Sequence[SweepData], drawing: Drawing, folder: Path, stem: str, query: dict[str, Any]
+) -> None:
+    """Write a figure's files with the record of what made it."""
+    made_by = artifacts.record(sweeps, drawing.title, {**query, "caption": drawing.caption})
+    artifacts.save_figure(drawing.figure, folder, stem, made_by)
 
 
 def _data(png: bytes) -> str:

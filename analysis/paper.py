@@ -152,11 +152,7 @@ class _Made:
             "figure": key,
             "panels": {p: getattr(series.PANELS.get(p), "metric", p) for p in FIGURES[key].panels},
             "arms": [dict(selector) for selector in FIGURES[key].arms] or "all",
-            "smoothing_steps": {
-                arm.name: series.smoothing_window(data.length(arm.name))
-                for data in sweeps
-                for arm in data.arms
-            },
+            "smoothing_steps": series.smoothing_windows(*sweeps),
         }
         self.figures.append(page.save(sweeps, drawing, self.folder, key, query))
 

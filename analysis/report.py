@@ -45,7 +45,7 @@ def write_report(source: Source, name: str, out: Path) -> ReportResult:
         keys = [key for key in figures.OVERVIEW if key in series.available(data)]
         if keys:
             drawing = figures.overview(data, keys)
-            page.save([data], drawing, folder, "overview", _query(data, keys))
+            page.write([data], drawing, folder, "overview", _query(data, keys))
         _save_tables(data, frame, compared, folder)
         write_json(folder / "claims.json", claims.to_json(verdicts))
         html = _page(data, frame, compared, verdicts, sorted(shown, key=_place), problems)
@@ -68,9 +68,7 @@ def _not_drawn(data: SweepData) -> list[str]:
 def _query(data: SweepData, keys: list[str]) -> dict[str, Any]:
     return {
         "metrics": {key: series.PANELS[key].metric or "evals: accuracy" for key in keys},
-        "smoothing_steps": {
-            arm.name: series.smoothing_window(data.length(arm.name)) for arm in data.arms
-        },
+        "smoothing_steps": series.smoothing_windows(data),
     }
 
 

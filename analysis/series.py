@@ -60,6 +60,13 @@ def smoothing_window(steps: int) -> int:
     return 2 * (steps // 26) + 1
 
 
+def smoothing_windows(*sweeps: SweepData) -> dict[str, int]:
+    """The rolling mean's length by arm: what a figure's record tells of its smoothing."""
+    return {
+        arm.name: smoothing_window(data.length(arm.name)) for data in sweeps for arm in data.arms
+    }
+
+
 def smooth(values: pd.DataFrame, window: int) -> pd.DataFrame:
     """Centred rolling mean along the steps of each seed (row); the window is cut at the ends."""
     rolled = values.T.rolling(window, center=True, min_periods=1).mean().T
