@@ -140,7 +140,7 @@ class SweepData:
 
     def arm(self, name: str) -> Arm:
         """The arm of that name; ``KeyError`` if there is none."""
-        return next((arm for arm in self.arms if arm.name == name), None) or _no_arm(name)
+        return {arm.name: arm for arm in self.arms}[name]
 
     def models(self) -> list[str]:
         """The policies of the arms, in the order of the arms."""
@@ -183,10 +183,6 @@ class SweepData:
 
 def _called(frame: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     return frame.assign(arm=frame["arm"].map(names))
-
-
-def _no_arm(name: str) -> Arm:
-    raise KeyError(name)
 
 
 def _start(item: tuple[Any, Any]) -> int:
