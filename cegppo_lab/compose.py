@@ -24,7 +24,7 @@ def config_groups() -> dict[str, list[str]]:
     return {
         folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
         for folder in sorted(conf.iterdir())
-        if folder.is_dir()
+        if folder.is_dir() and folder.name in RunConfig.model_fields
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 
 from cegppo_lab.algorithms import Algorithm, make_algorithm
+from cegppo_lab.benchmark import load_benchmark
 from cegppo_lab.errors import LabError, unknown
 from cegppo_lab.tasks import Task, make_task
 from cegppo_lab.trainer_config import TRAINERS, Section, TrainerConfig
@@ -63,6 +64,8 @@ class RunConfig(BaseModel):
     task: Task
     trainer: SerializeAsAny[TrainerConfig]
     runtime: RuntimeConfig
+    benchmarks: tuple[str, ...] = ()
+    """What is evaluated during training; empty: the task's own held-out problems."""
 
     @property
     def filters_groups(self) -> bool:
@@ -71,13 +74,18 @@ class RunConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """All that the run's numbers depend on, as plain JSON values; what trial ids hash."""
-        return {
+        content = {
             "seed": self.seed,
             "algorithm": _named(self.algorithm),
-            "model": self.model.model_dump(mode="json"),
+            "model": _told(self.model),
             "task": _content(self.task),
             "trainer": self.trainer.identity(),
         }
+        return content | ({"benchmarks": self._pinned()} if self.benchmarks else {})
+
+    def _pinned(self) -> dict[str, str]:
+        """Benchmark -> the hash of its definition; a run with other problems is another run."""
+        return {name: load_benchmark(name).fingerprint() for name in self.benchmarks}
 
     def tree(self) -> dict[str, Any]:
         """The whole configuration as plain JSON values; :func:`parse_run` reads it back."""
@@ -87,6 +95,7 @@ class RunConfig(BaseModel):
             "model": self.model.model_dump(mode="json"),
             "task": _named(self.task),
             "trainer": self.trainer.model_dump(mode="json"),
+            "benchmarks": list(self.benchmarks),
             "runtime": self.runtime.model_dump(mode="json"),
         }
 
@@ -95,9 +104,22 @@ def _named(section: Algorithm | Task) -> dict[str, Any]:
     return {"name": section.name, **section.model_dump(mode="json")}
 
 
+def _told(section: ModelConfig | Task) -> dict[str, Any]:
+    """The section's options without those that came later and have their defaults."""
+    options = section.model_dump(mode="json")
+    later = {
+        key
+        for key in section.neutral
+        if getattr(section, key)
+        == type(section).model_fields[key].get_default(call_default_factory=True)
+    }
+    return {key: value for key, value in options.items() if key not in later}
+
+
 def _content(task: Task) -> dict[str, Any]:
     """The task's options without those that only say where its data lie, whose hash they add."""
-    options = {key: value for key, value in _named(task).items() if key not in task.data_options}
+    told = {"name": task.name, **_told(task)}
+    options = {key: value for key, value in told.items() if key not in task.data_options}
     data = task.data_hash()
     return options | {"version": task.version} | ({"data_hash": data} if data else {})
 
@@ -124,7 +146,18 @@ def parse_run(tree: dict[str, Any]) -> RunConfig:
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise LabError(f"seed={seed!r}: must be a whole number, 0 or more")
     parts = {key: build(_mapping(key, tree[key])) for key, build in sections.items()}
-    return RunConfig(seed=seed, **parts)
+    return RunConfig(seed=seed, benchmarks=_benchmarks(tree["benchmarks"]), **parts)
+
+
+def _benchmarks(names: Any) -> tuple[str, ...]:
+    """Benchmarks that can be loaded, each once."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise LabError(f"benchmarks={names!r}: must be a list of names, e.g. [aime24,aime25]")
+    if len(set(names)) != len(names):
+        raise LabError(f"benchmarks={names}: one is named twice")
+    for name in names:
+        load_benchmark(name)
+    return tuple(names)
 
 
 def _trainer(values: dict[str, Any]) -> TrainerConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from cegppo_lab.store import EvalRecord
-from cegppo_lab.streams import torch_stream
+from cegppo_lab.streams import uniforms
 from cegppo_lab.tasks import Task
 
 
@@ -31,7 +31,9 @@ def evaluate(
         repeats=samples,
         max_new_tokens=task.max_response_tokens,
         temperature=temperature,
-        generator=torch_stream(seed, "eval", task.name, step),
+        uniforms=uniforms(
+            len(problems) * samples, task.max_response_tokens, seed, "eval", task.name, step
+        ),
     )
     rows = [problem for problem in problems for _ in range(samples)]
     return EvalRecord(

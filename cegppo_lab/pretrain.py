@@ -192,7 +192,11 @@ def _evaluate(policy: Policy, task: Task) -> dict[str, float]:
         repeats=repeats,
         max_new_tokens=task.max_response_tokens,
         temperature=1.0,
-        generator=torch.Generator().manual_seed(0),
+        uniforms=torch.rand(
+            len(problems) * repeats,
+            task.max_response_tokens,
+            generator=torch.Generator().manual_seed(0),
+        ),
     )
     asked = [problem for problem in problems for _ in range(repeats)]
     rewards = [task.reward(*pair) for pair in zip(asked, rollout.texts, strict=True)]

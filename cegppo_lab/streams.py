@@ -23,6 +23,11 @@ def numpy_stream(*labels: int | str) -> np.random.Generator:
     return np.random.default_rng(seed_of(*labels))
 
 
+def uniforms(rows: int, columns: int, *labels: int | str) -> torch.Tensor:
+    """(rows, columns) float32 numbers in [0, 1) of the stream for ``labels``."""
+    return torch.rand(rows, columns, generator=torch_stream(*labels))
+
+
 def torch_stream(*labels: int | str) -> torch.Generator:
     """A torch generator for ``labels``, on the CPU, so that every device draws the same."""
     return torch.Generator().manual_seed(seed_of(*labels))

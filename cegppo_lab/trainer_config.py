@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -11,6 +11,8 @@ class Section(BaseModel):
     """A closed, immutable group of keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    neutral: ClassVar[frozenset[str]] = frozenset()
+    """Keys that came later: no part of trial ids while they have their defaults."""
 
 
 class TrainerConfig(Section):

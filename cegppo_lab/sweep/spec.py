@@ -175,7 +175,7 @@ def split_overrides(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
     own = set(SweepSpec.model_fields) - {"base"}
     mine = {key: value for key, value in values.items() if key.partition(".")[0] in own}
     rest = {key: value for key, value in values.items() if key not in mine}
-    roots = {"seed", "runtime", *config_groups()}
+    roots = {"seed", "benchmarks", "runtime", *config_groups()}
     for key in rest:
         if (root := key.partition(".")[0]) not in roots:
             raise unknown("key", root, roots | own)

@@ -15,11 +15,19 @@ from cegppo_lab.errors import LabError
 
 @dataclass(frozen=True)
 class Problem:
-    """One prompt with what the verifier needs; ``id`` is stable, e.g. ``"table_walk/3-5"``."""
+    """One prompt with what the verifier needs; ``id`` is stable, e.g. ``"table_walk/3-5"``.
+
+    ``question``: the text without the prompt's template; by default the prompt.
+    """
 
     id: str
     prompt: str
     answer: str
+    question: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.question:
+            object.__setattr__(self, "question", self.prompt)
 
 
 class Task(BaseModel):
@@ -34,6 +42,8 @@ class Task(BaseModel):
     version: ClassVar[int]
     data_options: ClassVar[frozenset[str]] = frozenset()
     """Options that only say where the data of :meth:`data_hash` lie; no part of trial ids."""
+    neutral: ClassVar[frozenset[str]] = frozenset()
+    """Options that came later: no part of trial ids while they have their defaults."""
 
     def __eq__(self, other: object) -> bool:
         """By the options; what was derived from them and kept does not count."""
@@ -70,6 +80,13 @@ class Task(BaseModel):
     def rewards(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[float]:
         """:meth:`reward` of each response to the problem beside it; faster, where a task can."""
         return [self.reward(*pair) for pair in zip(problems, responses, strict=True)]
+
+    def answer(self, problem: Problem, response: str) -> str | None:
+        """What ``response`` answers, for votes (maj@k): equal strings are equal answers.
+
+        None: it answers nothing.
+        """
+        return response.strip() or None
 
     def demonstrations(self, count: int, rng: np.random.Generator) -> list[tuple[Problem, str]]:
         """``count`` training problems with a response each (no end token), for pretraining.

@@ -150,5 +150,5 @@ class Math(Task):
             answer = text_field(row, self.answer_field, "task.answer_field")
             digest = hashlib.sha256(text.encode()).hexdigest()
             prompt = self.prompt_template.replace(_PLACEHOLDER, text)
-            found.setdefault(digest, Problem(f"{self.name}/{digest[:16]}", prompt, answer))
+            found.setdefault(digest, Problem(f"{self.name}/{digest[:16]}", prompt, answer, text))
         return dict(sorted(found.items()))

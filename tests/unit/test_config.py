@@ -57,10 +57,14 @@ def test_a_task_file_lists_every_key_with_its_default(name: str) -> None:
 
 def test_the_other_files_list_every_key() -> None:
     run = _conf("run")
-    assert set(run) == {"defaults", "seed", "runtime"}
+    assert set(run) == {"defaults", "seed", "benchmarks", "runtime"}
     assert set(run["runtime"]) == set(RuntimeConfig.model_fields)
     chosen = {key for entry in run["defaults"] if isinstance(entry, dict) for key in entry}
-    assert chosen == set(config_groups()) == set(RunConfig.model_fields) - {"seed", "runtime"}
+    assert (
+        chosen
+        == set(config_groups())
+        == set(RunConfig.model_fields) - {"seed", "runtime", "benchmarks"}
+    )
     schemas = {("trainer", name): schema for name, schema in TRAINERS.items()}
     schemas |= {("model", name): ModelConfig for name in config_groups()["model"]}
     assert set(config_groups()["trainer"]) == set(TRAINERS)

@@ -73,7 +73,9 @@ def qwen2() -> Policy:
 
 def _rollout(policy: Policy, prompts=PROMPTS, **options) -> Rollout:
     settings = {"repeats": 3, "max_new_tokens": 20, "temperature": 1.0} | options
-    return policy.generate(prompts, generator=torch.Generator().manual_seed(7), **settings)
+    shape = len(prompts) * settings["repeats"], settings["max_new_tokens"]
+    uniforms = torch.rand(*shape, generator=torch.Generator().manual_seed(7))
+    return policy.generate(prompts, uniforms=uniforms, **settings)
 
 
 def _plain_scores(policy: Policy, row: torch.Tensor, temperature: float):
@@ -188,8 +190,9 @@ def test_samples_depend_on_the_seed_and_not_on_the_batches(policy):
     assert whole.texts == parts.texts
     assert torch.equal(whole.input_ids, parts.input_ids)
     assert torch.equal(whole.attention_mask, parts.attention_mask)
+    uniforms = torch.rand(len(PROMPTS) * 3, 20, generator=torch.Generator())
     other = policy.generate(
-        PROMPTS, repeats=3, max_new_tokens=20, temperature=1.0, generator=torch.Generator()
+        PROMPTS, repeats=3, max_new_tokens=20, temperature=1.0, uniforms=uniforms
     )
     assert other.texts != whole.texts
 

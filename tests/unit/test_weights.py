@@ -21,7 +21,9 @@ def _rollout(policy: Policy, prompts: list[str], max_new_tokens: int = 20) -> Ro
         repeats=3,
         max_new_tokens=max_new_tokens,
         temperature=1.0,
-        generator=torch.Generator().manual_seed(7),
+        uniforms=torch.rand(
+            3 * len(prompts), max_new_tokens, generator=torch.Generator().manual_seed(7)
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from cegppo_lab import metrics as names
 from cegppo_lab.algorithms.advantage import group_advantages
 from cegppo_lab.config import RunConfig
-from cegppo_lab.streams import numpy_stream, torch_stream
+from cegppo_lab.streams import numpy_stream, uniforms
 from cegppo_lab.trainers.base import TrainingStoppedError
 from cegppo_lab.trainers.embedded.policy import Policy, Rollout
 
@@ -78,7 +78,11 @@ def _generate(policy: Policy, config: RunConfig, step: int, batch: int) -> _Gene
         repeats=settings.rollout_n,
         max_new_tokens=task.max_response_tokens,
         temperature=settings.temperature,
-        generator=torch_stream(config.seed, "rollout", step, batch),
+        uniforms=uniforms(
+            len(problems) * settings.rollout_n,
+            task.max_response_tokens,
+            *(config.seed, "rollout", step, batch),
+        ),
     )
     rows = [problem for problem in problems for _ in range(settings.rollout_n)]
     rewards = task.rewards(rows, rollout.texts)

@@ -96,7 +96,7 @@ class Policy:
         repeats: int,
         max_new_tokens: int,
         temperature: float,
-        generator: torch.Generator,
+        uniforms: Tensor,
         top_p: float = 1.0,
         batch_size: int | None = None,
     ) -> Rollout:
@@ -106,12 +106,11 @@ class Policy:
             prompts: encoded as they are, without a chat template or tokens put in front.
             max_new_tokens: end of a response that has not ended itself.
             temperature: of the sampling; 0 is greedy.
-            generator: a CPU generator, the only source of randomness; it advances by
-                B * max_new_tokens numbers, so samples do not depend on ``batch_size``.
+            uniforms: (B, max_new_tokens) in [0, 1), the only source of randomness: a sample
+                depends on its own row and on no other.
             top_p: nucleus of the sampling; log-probabilities remain those of the full softmax.
             batch_size: rows decoded at a time (rounded down to whole prompts); None: all.
         """
-        uniforms = torch.rand(len(prompts) * repeats, max_new_tokens, generator=generator)
         uniforms = uniforms.to(self.device)
         at_a_time = max(1, (batch_size or len(uniforms)) // repeats)
         decoder, parts = make_decoder(self.model), []
