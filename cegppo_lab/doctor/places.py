@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cegppo_lab.doctor.finding import MISSING, OK, WARN, Finding
 from cegppo_lab.errors import LabError
-from cegppo_lab.models import check_model, is_hub_id, local_folder
+from cegppo_lab.models import check_model, is_hub_id, located
 from cegppo_lab.sweep.plan import check_writable
 from cegppo_lab.tasks import Task
 from cegppo_lab.tracking.connection import SERVERS, check_uri, connect, database_file, redact
@@ -37,7 +37,7 @@ def check_mlflow(uri: str) -> Finding:
 def check_weights(path: str) -> Finding:
     """Whether the model is on this machine, or else known to a hub that answers."""
     try:
-        return Finding("model", OK, f"{path} is in {local_folder(path)}")
+        return Finding("model", OK, f"{path} is in {located(path)}")
     except LabError:
         fetch = f"hf download {path}"
     try:

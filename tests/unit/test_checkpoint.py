@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cegppo_lab.compose import resolve
 from cegppo_lab.config import RunConfig
 from cegppo_lab.trainers.embedded.checkpoint import load_newest, newest_policy, save_checkpoint
+from cegppo_lab.trainers.embedded.optimizer import MasterAdamW
 from cegppo_lab.trainers.embedded.policy import Policy
 from cegppo_lab.trainers.embedded.update import make_optimizer
 
@@ -22,12 +24,12 @@ def run(tiny: dict[str, Any]) -> RunConfig:
     return resolve({**tiny, "trainer.lr": 1e-3})
 
 
-def _fresh(run: RunConfig) -> tuple[Policy, torch.optim.Optimizer]:
-    policy = Policy.load("table_walk", head_scale=40.0)
+def _fresh(run: RunConfig, dtype: str = "float32") -> tuple[Policy, MasterAdamW]:
+    policy = Policy.load("table_walk", head_scale=40.0, dtype=dtype)
     return policy, make_optimizer(policy, run)
 
 
-def _train(policy: Policy, optimizer: torch.optim.Optimizer, steps: int = 1) -> None:
+def _train(policy: Policy, optimizer: MasterAdamW, steps: int = 1) -> None:
     for _ in range(steps):
         ids = torch.arange(12)[None]
         loss = policy.model(input_ids=ids, labels=ids).loss
@@ -44,17 +46,25 @@ def _equal(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
 
 
+@pytest.mark.parametrize(("dtype", "lr"), [("float32", 1e-3), ("bfloat16", 1e-6)])
 def test_training_goes_on_from_a_checkpoint_to_the_same_bits(
-    run: RunConfig, tmp_path: Path
+    tiny: dict[str, Any], tmp_path: Path, dtype: str, lr: float
 ) -> None:
-    policy, optimizer = _fresh(run)
+    run = resolve({**tiny, "trainer.lr": lr})
+    policy, optimizer = _fresh(run, dtype)
     _train(policy, optimizer, 2)
     save_checkpoint(tmp_path, 2, policy, optimizer, keep=2)
+    assert load_file(tmp_path / "step_000002/policy/model.safetensors")[
+        "lm_head.weight"
+    ].dtype == getattr(torch, dtype)
     _train(policy, optimizer, 2)
-    again, other = _fresh(run)
+    again, other = _fresh(run, dtype)
     assert load_newest(tmp_path, again, other) == 2
     _train(again, other, 2)
     assert _equal(_weights(policy), _weights(again))
+    assert _equal(optimizer.masters, other.masters)
+    _train(again, other)
+    assert not _equal(optimizer.masters, other.masters)
 
 
 def test_a_checkpoint_from_before_the_first_update(run: RunConfig, tmp_path: Path) -> None:

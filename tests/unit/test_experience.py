@@ -164,7 +164,7 @@ def test_every_generation_batch_has_randomness_of_its_own(
     seeds, prompts, real = [], [], policy.generate
 
     def spy(asked: list[str], **options: Any) -> Any:
-        seeds.append(options["generator"].initial_seed())
+        seeds.append(tuple(options["uniforms"].flatten().tolist()))
         prompts.append(tuple(asked))
         return real(asked, **options)
 

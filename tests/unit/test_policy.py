@@ -13,6 +13,8 @@ from transformers import (
     GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
@@ -195,6 +197,88 @@ def test_samples_depend_on_the_seed_and_not_on_the_batches(policy):
         PROMPTS, repeats=3, max_new_tokens=20, temperature=1.0, uniforms=uniforms
     )
     assert other.texts != whole.texts
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 12, 100])
+def test_no_more_rows_than_asked_for_are_decoded_at_a_time(size):
+    seen, rows = 0, [(prompt, sample) for prompt in range(4) for sample in range(3)]
+    for prompts, copies, taken in decode.batches(4, 3, size):
+        some = [prompt for prompt in range(4)[prompts] for _ in range(copies)]
+        assert 0 < len(some) <= size
+        assert some == [prompt for prompt, _ in rows[taken]]
+        assert taken.start == seen
+        seen = taken.stop
+    assert seen == 12
+
+
+def test_a_policy_has_a_batch_size_of_its_own(qwen2, monkeypatch):
+    whole, seen = _rollout(qwen2), []
+    real = CacheDecoder.prefill
+
+    def spy(decoder, ids, mask, repeats, room):
+        seen.append(len(ids) * repeats)
+        return real(decoder, ids, mask, repeats, room)
+
+    monkeypatch.setattr(CacheDecoder, "prefill", spy)
+    small = Policy(qwen2.model, TOKENIZER, Path(), batch_size=2)
+    assert _rollout(small).texts == whole.texts
+    assert seen == [2, 1] * 4
+    seen.clear()
+    _rollout(small, batch_size=6)
+    assert seen == [6, 6]
+
+
+def test_a_prompt_is_the_users_message_in_the_chat_template(qwen2):
+    tokenizer = build_tokenizer([*make_task("table_walk").vocabulary()])
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ '1' if message.role == 'user' else '2' }}"
+        "{{ message.content }}c{% endfor %}{% if add_generation_prompt %}d{% endif %}"
+    )
+    options = {"repeats": 1, "max_new_tokens": 4}
+    for template, text in ((True, "1^35:cd"), (False, "^35:")):
+        policy = Policy(qwen2.model, tokenizer, Path(), chat_template=template)
+        rollout = _rollout(policy, prompts=["^35:"], **options)
+        read = rollout.input_ids[0, : rollout.prompt_length]
+        assert tokenizer.decode(read) == text
+        assert rollout.texts == _rollout(qwen2, prompts=[text], **options).texts
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_layers_computed_again_give_the_same_gradients(kind):
+    plain = _policy(MODELS[kind]())
+    rollout = _rollout(plain)
+    inputs = rollout.input_ids, rollout.attention_mask, rollout.response_ids.shape[1]
+    weight = torch.randn(rollout.mask.shape, generator=torch.Generator().manual_seed(0))
+
+    def gradient(policy: Policy, hooked: torch.nn.Module) -> tuple[torch.Tensor, int]:
+        calls = []
+        hook = hooked.register_forward_pre_hook(lambda *call: calls.append(1))
+        log_prob, entropy = policy.log_prob_and_entropy(*inputs, entropy_grad=True)
+        value = (log_prob * weight).sum() + entropy.sum()
+        gradient = torch.autograd.grad(value, list(policy.model.parameters()))
+        hook.remove()
+        return torch.cat([part.flatten() for part in gradient]), len(calls)
+
+    expected, once = gradient(plain, next(iter(_mlps(plain))))
+    saving = Policy(plain.model, TOKENIZER, Path(), gradient_checkpointing=True)
+    got, twice = gradient(saving, next(iter(_mlps(saving))))
+    assert (once, twice) == (1, 2)
+    assert expected.abs().max() > 1
+    assert torch.equal(got, expected)
+    assert not any(module.training for module in saving.model.modules())
+    assert _rollout(saving).texts == rollout.texts  # with a cache, as ever
+
+
+def _mlps(policy: Policy) -> list[torch.nn.Module]:
+    return [module for name, module in policy.model.named_modules() if name.endswith("mlp")]
+
+
+def test_dropout_inside_layers_is_not_turned_on_by_computing_them_again():
+    sizes = {"hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "word_embed_proj_dim": 32}
+    config = OPTConfig(**sizes, **IDS, num_attention_heads=4, dropout=0.5)
+    Policy(OPTForCausalLM(config), TOKENIZER, Path())
+    with pytest.raises(LabError, match="'opt' has dropout inside its layers; say"):
+        Policy(OPTForCausalLM(config), TOKENIZER, Path(), gradient_checkpointing=True)
 
 
 def test_rows_end_with_the_end_token_or_at_the_limit(qwen2):

@@ -60,11 +60,15 @@ def _numbers(store: RunStore, trial: Trial) -> dict[str, Any]:
         ],
         "evals": [(row.step, row.benchmark, row.problem, row.correct) for row in run.evals()],
         "tensors": {
-            (file.name, name): tensor.numpy().tobytes()
+            (file.name, name): _bytes(tensor)
             for file in files
             for name, tensor in load_file(file).items()
         },
     }
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.flatten().view(torch.uint8).numpy().tobytes()
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +126,23 @@ def test_a_run_broken_off_after_a_step_resumes_to_the_same_bits(
     assert len(list(store.run(trial.trial_id).checkpoints.iterdir())) == 1
 
 
+def test_a_run_in_bfloat16_resumes_to_the_same_bits(tiny: dict[str, Any], tmp_path: Path) -> None:
+    words = {"model.dtype": "bfloat16", "trainer.lr": 1e-6, "runtime.micro_batch_tokens": 200}
+    words |= {"trainer.steps": 3, "trainer.train_batch_size": 2, "trainer.filter_groups": False}
+    words |= {"trainer.eval_samples": 1, "trainer.eval_every": 3}
+    trial = make_trial(resolve({**tiny, **words, "algorithm.entropy_coef": 0.01}))
+    whole, broken = (RunStore(tmp_path / name) for name in ("whole", "broken"))
+    _finish(whole, trial)
+    records = attempt(broken, trial)
+    while next(records).step < 3:  # after the checkpoint of step 2
+        pass
+    records.close()
+    _finish(broken, trial)
+    learned = _numbers(broken, trial)
+    assert learned == _numbers(whole, trial)
+    assert ("optimizer.safetensors", "lm_head.weight/master") in learned["tensors"]
+
+
 def test_a_run_killed_three_times_ends_at_the_same_bits(
     trial: Trial, tiny: dict[str, Any], uninterrupted: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -166,7 +187,7 @@ def test_a_run_without_any_mixed_group_learns_nothing_and_ends(
     assert all(metrics["critic/rewards/mean"] == 0 for _, metrics in learned["steps"])
     start = Policy.load("table_walk", head_scale=run.model.head_scale).model.state_dict()
     assert learned["tensors"] == {  # and there is no state of an optimizer
-        ("model.safetensors", name): tensor.numpy().tobytes() for name, tensor in start.items()
+        ("model.safetensors", name): _bytes(tensor) for name, tensor in start.items()
     }
 
 

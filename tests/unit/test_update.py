@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from cegppo_lab.compose import resolve
 from cegppo_lab.config import RunConfig
 from cegppo_lab.trainers.base import TrainingStoppedError
 from cegppo_lab.trainers.embedded.experience import Experience, collect
+from cegppo_lab.trainers.embedded.micro_batches import micro_batches
 from cegppo_lab.trainers.embedded.policy import Policy
 from cegppo_lab.trainers.embedded.update import accumulate, learning_rate, make_optimizer, update
 
@@ -88,16 +90,93 @@ def test_gradients_and_metrics_do_not_depend_on_the_micro_batches(
         for parameter in reference.model.parameters():
             parameter.mul_(0.9)
 
-    def gradient(rows: int, tokens: int) -> tuple[torch.Tensor, dict[str, float]]:
-        sizes = {"runtime.micro_batch_size": rows, "runtime.chunk_tokens": tokens}
+    def gradient(
+        rows: int, chunk: int, tokens: int | None = None
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        sizes = {"micro_batch_size": rows, "chunk_tokens": chunk, "micro_batch_tokens": tokens}
+        sizes = {f"runtime.{key}": value for key, value in sizes.items()}
         return _gradient(policy, _run(tiny, **options, **sizes), off_policy, reference)
 
     whole, metrics = gradient(len(ROWS), 8192)
     assert whole.norm() > 0.1
-    for rows, tokens in ((1, 8192), (3, 8192), (len(ROWS), 5), (3, 17)):
-        part, told = gradient(rows, tokens)
+    for sizes in ((1, 8192), (3, 8192), (len(ROWS), 5), (3, 17), (7, 8192, 100), (2, 17, 90)):
+        part, told = gradient(*sizes)
         assert (part - whole).norm() <= 2e-6 * whole.norm()
         assert told == pytest.approx(metrics, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("size", [3, 256])
+@pytest.mark.parametrize("tokens", [1, 60, 150, 10_000])
+def test_a_micro_batch_holds_no_more_tokens_than_it_may(
+    experience: Experience, tiny: dict[str, Any], size: int, tokens: int
+) -> None:
+    sizes = {"runtime.micro_batch_size": size, "runtime.micro_batch_tokens": tokens}
+    rollout = experience.rollout
+    parts = micro_batches(rollout, ROWS, _run(tiny, **sizes).runtime)
+    assert sorted(torch.cat(list(parts)).tolist()) == sorted(ROWS.tolist())
+    cells = [rollout.select(part).trimmed().input_ids.numel() for part in parts]
+    assert all(count <= tokens or len(part) == 1 for count, part in zip(cells, parts, strict=True))
+    assert all(len(part) <= size for part in parts)
+    lengths = [int(rollout.attention_mask[row].sum()) for part in parts for row in part]
+    assert lengths == sorted(lengths, reverse=True)
+    if size == 256:  # no part could have taken the first row of the next one
+        for part, after in pairwise(parts):
+            joined = rollout.select(torch.cat([part, after[:1]])).trimmed()
+            assert joined.input_ids.numel() > tokens
+
+
+def _moved(dtype: str, run: RunConfig, experience: Experience, steps: int) -> torch.Tensor:
+    """How far ``steps`` updates move the weights, from the same start in both types."""
+    policy = Policy.load("table_walk", head_scale=40.0, dtype="bfloat16")
+    policy.model.to(getattr(torch, dtype))
+    optimizer = make_optimizer(policy, run)
+    before = torch.cat([master.detach().flatten().clone() for master in optimizer.masters])
+    for step in range(steps):
+        update(policy, None, optimizer, run, experience, step)
+    for parameter, master in zip(policy.model.parameters(), optimizer.masters, strict=True):
+        assert torch.equal(parameter, master.to(parameter.dtype))
+    return torch.cat([master.detach().flatten() for master in optimizer.masters]) - before
+
+
+def test_small_steps_add_up_in_bfloat16(experience: Experience, tiny: dict[str, Any]) -> None:
+    """At lr 1e-6 a bfloat16 weight itself would never move: see the last assertion."""
+    options = {"trainer.lr": 1e-6, "trainer.lr_warmup_steps": 0, "runtime.micro_batch_size": 3}
+    run = _run(tiny, **options, **{"trainer.weight_decay": 0.0})
+    low, full = (_moved(dtype, run, experience, 20) for dtype in ("bfloat16", "float32"))
+    assert full.abs().max() > 1e-5
+    assert torch.cosine_similarity(low, full, dim=0) > 0.95
+    assert float(low.norm() / full.norm()) == pytest.approx(1, abs=0.05)
+    weights = torch.cat([p.detach().flatten() for p in _load().model.parameters()])
+    rounded = (weights.bfloat16() + full.bfloat16()) - weights.bfloat16()
+    assert rounded.float().norm() < 0.5 * full.norm()
+
+
+def test_gradients_of_micro_batches_are_added_in_float32(
+    experience: Experience, tiny: dict[str, Any]
+) -> None:
+    run = _run(tiny, **{"runtime.micro_batch_size": 1})
+    policy = Policy.load("table_walk", dtype="bfloat16")
+    parts: list[torch.Tensor] = []
+    embedding = policy.model.get_input_embeddings().weight
+    embedding.register_hook(lambda gradient: parts.append(gradient.float()))
+    optimizer = make_optimizer(policy, run)
+    accumulate(policy, None, run.algorithm, run, experience, ROWS)
+    assert len(parts) == len(ROWS)
+    assert all(parameter.grad is None for parameter in policy.model.parameters())
+    assert torch.equal(optimizer.masters[0].grad, sum(parts[1:], parts[0]))
+    assert optimizer.masters[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_first_mini_batch_is_on_policy_whatever_decoding_rounds(
+    tiny: dict[str, Any], dtype: str
+) -> None:
+    run = _run(tiny, **{"model.dtype": dtype, "trainer.filter_groups": False})
+    policy = Policy.load("table_walk", head_scale=40.0, dtype=dtype)
+    collected = collect(policy, run, 0)
+    metrics = accumulate(policy, None, run.algorithm, run, collected, torch.arange(16))
+    assert metrics["actor/ratio_max"] == pytest.approx(1, abs=1e-4)
+    assert metrics["actor/ratio_min"] == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize("aggregation", ["token-mean", "seq-mean-token-mean"])

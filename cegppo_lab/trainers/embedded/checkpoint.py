@@ -9,18 +9,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from cegppo_lab.trainers.embedded.optimizer import MasterAdamW
 from cegppo_lab.trainers.embedded.policy import Policy
 
 _PREFIX = "step_"
+_MASTER = "master"
 
 
 def save_checkpoint(
-    root: Path, step: int, policy: Policy, optimizer: torch.optim.Optimizer, keep: int
+    root: Path, step: int, policy: Policy, optimizer: MasterAdamW, keep: int
 ) -> None:
     """Write ``root/step_000032/`` atomically, then delete all but the newest ``keep``.
 
@@ -44,7 +48,7 @@ def save_checkpoint(
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def load_newest(root: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> int:
+def load_newest(root: Path, policy: Policy, optimizer: MasterAdamW) -> int:
     """Restore the newest checkpoint into ``policy`` and ``optimizer``; its step, or 0 if none."""
     found = _found(root)
     if not found:
@@ -53,10 +57,12 @@ def load_newest(root: Path, policy: Policy, optimizer: torch.optim.Optimizer) ->
     weights = load_file(folder / "policy" / "model.safetensors")
     saved = load_file(folder / "optimizer.safetensors")
     with torch.no_grad():
-        for name, parameter in policy.model.named_parameters():
+        for name, parameter, master in _trained(policy, optimizer):
             parameter.copy_(weights[name])
-            optimizer.state[parameter] = {
-                key: saved[f"{name}/{key}"].to(parameter.device)
+            if master is not parameter:
+                master.copy_(saved[f"{name}/{_MASTER}"])
+            optimizer.state[master] = {
+                key: saved[f"{name}/{key}"].to(master.device)
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"{name}/{key}" in saved
             }
@@ -73,12 +79,20 @@ def _found(root: Path) -> list[Path]:
     return sorted(path for path in root.glob(f"{_PREFIX}*") if path.is_dir())
 
 
-def _optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    return {
-        f"{name}/{key}": value.contiguous()
-        for name, parameter in policy.model.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
+def _trained(policy: Policy, optimizer: MasterAdamW) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Name, parameter and master of each; the last two are one where it is float32."""
+    named = policy.model.named_parameters()
+    for (name, parameter), master in zip(named, optimizer.masters, strict=True):
+        yield name, parameter, master
+
+
+def _optimizer_tensors(policy: Policy, optimizer: MasterAdamW) -> dict[str, Tensor]:
+    tensors = {}
+    for name, parameter, master in _trained(policy, optimizer):
+        state = optimizer.state.get(master, {})
+        kept = state if master is parameter else {**state, _MASTER: master.detach()}
+        tensors |= {f"{name}/{key}": value.contiguous() for key, value in kept.items()}
+    return tensors
 
 
 def _sync(folder: Path) -> None:

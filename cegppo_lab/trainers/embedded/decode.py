@@ -6,6 +6,7 @@ weights for small Qwen2 models, where the module's own overhead is most of the t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -164,6 +165,20 @@ def make_decoder(model: PreTrainedModel) -> CacheDecoder:
 def positions(mask: Tensor) -> Tensor:
     """(B, L) position of each token of left-padded rows, counted from the first real one."""
     return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def batches(prompts: int, repeats: int, size: int) -> Iterator[tuple[slice, int, slice]]:
+    """Prompts, responses to each and rows of every batch of at most ``size`` rows.
+
+    Whole prompts as long as one fits, else parts of one prompt's responses.
+    """
+    whole, copies = max(1, size // repeats), min(size, repeats)
+    for first in range(0, prompts, whole):
+        last = min(first + whole, prompts)
+        for start in range(0, repeats, copies):
+            count = min(copies, repeats - start)
+            row = first * repeats + start
+            yield slice(first, last), count, slice(row, row + (last - first) * count)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

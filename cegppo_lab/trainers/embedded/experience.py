@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from cegppo_lab.algorithms.advantage import group_advantages
 from cegppo_lab.config import RunConfig
 from cegppo_lab.streams import numpy_stream, uniforms
 from cegppo_lab.trainers.base import TrainingStoppedError
+from cegppo_lab.trainers.embedded.micro_batches import micro_batches
 from cegppo_lab.trainers.embedded.policy import Policy, Rollout
 
 
@@ -100,13 +101,38 @@ def _assemble(
         for batch, rows in zip(generated, kept, strict=True)
         if len(rows)
     ]
+    rollout = Rollout.concat(parts, policy.pad_id) if parts else None
+    if rollout is not None and policy.model.dtype != torch.float32:
+        rollout = _scored_again(policy, config, rollout)
     return Experience(
-        rollout=Rollout.concat(parts, policy.pad_id) if parts else None,
+        rollout=rollout,
         advantages=advantages.flatten().to(policy.device),
         rewards=rewards.flatten().to(policy.device),
         groups=len(rewards),
         metrics=_measure(generated, advantages),
     )
+
+
+@torch.no_grad()
+def _scored_again(policy: Policy, config: RunConfig, rollout: Rollout) -> Rollout:
+    """The rollout with log-probabilities from passes like those of the update.
+
+    In bfloat16, decoding token by token rounds otherwise: on SmolLM2-135M by 0.04 nats a token on
+    average, which would pass for a change of the policy and be clipped. (verl does the same.)
+    """
+    log_prob = torch.zeros_like(rollout.log_prob)
+    rows = torch.arange(len(log_prob), device=policy.device)
+    for part in micro_batches(rollout, rows, config.runtime):
+        some = rollout.select(part).trimmed()
+        width = some.mask.shape[1]
+        log_prob[part, :width], _ = policy.log_prob_and_entropy(
+            some.input_ids,
+            some.attention_mask,
+            width,
+            temperature=config.trainer.temperature,
+            chunk_tokens=config.runtime.chunk_tokens,
+        )
+    return replace(rollout, log_prob=log_prob)
 
 
 def _measure(generated: list[_Generated], advantages: Tensor) -> dict[str, float]:

@@ -6,12 +6,11 @@ tokens again with a gradient, without ever holding the logits of more than one c
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -20,26 +19,41 @@ from transformers import (
 )
 
 from cegppo_lab.errors import LabError, unknown
-from cegppo_lab.models import local_folder, weights_hash
-from cegppo_lab.trainers.embedded.decode import make_decoder, positions
+from cegppo_lab.models import local_folder, located, weights_hash
+from cegppo_lab.models.paths import no_chat_template, unreadable
+from cegppo_lab.trainers.embedded.decode import batches, make_decoder, positions
+from cegppo_lab.trainers.embedded.recompute import RecomputedLayers
 from cegppo_lab.trainers.embedded.rollout import Rollout, Samples, sample_tokens
+from cegppo_lab.trainers.embedded.scoring import check_head, token_scores
 from cegppo_lab.trainers.embedded.weights import rescale_head
 
 __all__ = ["Policy", "Rollout"]
 
 
 class Policy:
-    """A causal language model with its tokenizer, on one device."""
+    """A causal language model with its tokenizer, on one device.
+
+    ``source``: the folder or GGUF file that it came from; for the other options see :meth:`load`.
+    """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        source: Path,
+        *,
+        chat_template: bool = True,
+        gradient_checkpointing: bool = False,
+        batch_size: int | None = None,
     ) -> None:
-        self.model, self.tokenizer, self.folder = model.eval(), tokenizer, folder
+        self.model, self.tokenizer = model.eval(), tokenizer
         self.device = model.device
+        self._source, self._chat_template, self._batch_size = source, chat_template, batch_size
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         self._backbone, self._head = model.get_decoder(), model.get_output_embeddings()
-        self._check_head()
+        check_head(model)
+        self._layers = RecomputedLayers(model) if gradient_checkpointing else None
         eos = model.generation_config.eos_token_id
         ends = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}
         self._eos_ids = torch.tensor(sorted(ends), dtype=torch.long, device=self.device)
@@ -52,32 +66,53 @@ class Policy:
         head_scale: float = 1.0,
         device: str = "cpu",
         dtype: str = "float32",
+        chat_template: bool = True,
+        gradient_checkpointing: bool = False,
+        batch_size: int | None = None,
     ) -> Policy:
         """Load a policy from safetensors; only a hub id that is not cached yet uses the network.
 
         Args:
-            path: the name of a shipped policy, a local folder, or a hub id ``owner/name``.
+            path: a name, folder, GGUF file or hub id, as :func:`cegppo_lab.models.located` reads
+                it.
             head_scale: multiplies the final norm's weight by s and divides the head's by s. The
                 function stays the same, but Adam, whose steps do not depend on the size of a
                 weight, moves the logits s times more through the norm's output: disclose it
                 wherever results are shown.
             device: as torch spells it.
             dtype: ``float32``, ``bfloat16`` or ``float16``.
+            chat_template: write prompts as the tokenizer's chat template has them.
+            gradient_checkpointing: compute the layers again in the backward pass instead of
+                keeping what they computed: less memory, the same gradients.
+            batch_size: rows that :meth:`generate` decodes at a time where it is not told.
 
         Raises:
-            LabError: nothing loadable at ``path``, or a ``head_scale`` that the model cannot take.
+            LabError: nothing loadable at ``path``, no chat template, or an option that the model
+                cannot take.
         """
         types = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")}
         if dtype not in types:
             raise unknown("dtype", dtype, types)
         folder = local_folder(path, download=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=types[dtype], use_safetensors=True, local_files_only=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=types[dtype], use_safetensors=True, local_files_only=True
+            )
+        except (OSError, ValueError) as failure:
+            raise unreadable(path, failure) from None
+        if chat_template and not tokenizer.chat_template:
+            raise no_chat_template(path)
         if head_scale != 1.0:
             rescale_head(model, head_scale)
-        return cls(model.to(device), tokenizer, folder)
+        return cls(
+            model.to(device),
+            tokenizer,
+            located(path),
+            chat_template=chat_template,
+            gradient_checkpointing=gradient_checkpointing,
+            batch_size=batch_size,
+        )
 
     @property
     def pad_id(self) -> int:
@@ -85,8 +120,8 @@ class Policy:
         return self.tokenizer.pad_token_id
 
     def weights_hash(self) -> str:
-        """sha256 over the safetensors files that the policy was loaded from."""
-        return weights_hash(self.folder)
+        """sha256 of the safetensors or the GGUF file that the policy was loaded from."""
+        return weights_hash(self._source)
 
     @torch.no_grad()
     def generate(
@@ -103,29 +138,31 @@ class Policy:
         """Sample ``repeats`` responses to each prompt; B = len(prompts) * repeats rows.
 
         Args:
-            prompts: encoded as they are, without a chat template or tokens put in front.
+            prompts: each becomes the one user message of the tokenizer's chat template (or is
+                taken as it is, without ``chat_template``); no token is put in front.
             max_new_tokens: end of a response that has not ended itself.
             temperature: of the sampling; 0 is greedy.
             uniforms: (B, max_new_tokens) in [0, 1), the only source of randomness: a sample
                 depends on its own row and on no other.
             top_p: nucleus of the sampling; log-probabilities remain those of the full softmax.
-            batch_size: rows decoded at a time (rounded down to whole prompts); None: all.
+            batch_size: rows decoded at a time, at most; None: the policy's own; if None too, all.
         """
         uniforms = uniforms.to(self.device)
-        at_a_time = max(1, (batch_size or len(uniforms)) // repeats)
+        prompts = self._messages(prompts)
         decoder, parts = make_decoder(self.model), []
-        for first in range(0, len(prompts), at_a_time):
-            ids, mask = self._encode(prompts[first : first + at_a_time])
-            logits = decoder.prefill(ids, mask, repeats, max_new_tokens)
+        size = batch_size or self._batch_size or len(uniforms)
+        for some, copies, rows in batches(len(prompts), repeats, size):
+            ids, mask = self._encode(prompts[some])
+            logits = decoder.prefill(ids, mask, copies, max_new_tokens)
             samples = sample_tokens(
                 decoder,
                 logits,
-                uniforms[first * repeats : (first + at_a_time) * repeats],
+                uniforms[rows],
                 eos_ids=self._eos_ids,
                 temperature=temperature,
                 top_p=top_p,
             )
-            parts.append(self._rollout(ids, mask, samples, repeats))
+            parts.append(self._rollout(ids, mask, samples, copies))
         return Rollout.concat(parts, self.pad_id)
 
     def log_prob_and_entropy(
@@ -155,40 +192,33 @@ class Policy:
         valid = attention_mask.bool()
         seen = valid.clone()
         seen[:, -response_length:] = True  # causal attention never looks ahead to that padding
-        hidden = self._backbone(
-            input_ids=input_ids,
-            attention_mask=None if seen.all() else seen.long(),
-            position_ids=positions(seen),
-            use_cache=False,
-        ).last_hidden_state[:, -response_length - 1 : -1]
+        recompute = self._layers and torch.is_grad_enabled()
+        with self._layers.recorded() if recompute else nullcontext():
+            hidden = self._backbone(
+                input_ids=input_ids,
+                attention_mask=None if seen.all() else seen.long(),
+                position_ids=positions(seen),
+                use_cache=False,
+            ).last_hidden_state[:, -response_length - 1 : -1]
         valid = valid[:, -response_length:]
         states, targets = hidden[valid], input_ids[:, -response_length:][valid]
-        pieces = [
-            self._score(*chunk, temperature, entropy_grad, recompute=len(states) > chunk_tokens)
-            for chunk in zip(states.split(chunk_tokens), targets.split(chunk_tokens), strict=True)
-        ]
+        log_prob, entropy = token_scores(
+            self._head,
+            states,
+            targets,
+            temperature=temperature,
+            chunk_tokens=chunk_tokens,
+            entropy_grad=entropy_grad,
+        )
         empty = hidden.new_zeros(valid.shape, dtype=torch.float32)
-        log_prob, entropy = (torch.cat(column) for column in zip(*pieces, strict=True))
         return empty.masked_scatter(valid, log_prob), empty.masked_scatter(valid, entropy)
 
-    def _score(
-        self,
-        states: Tensor,
-        targets: Tensor,
-        temperature: float,
-        entropy_grad: bool,
-        *,
-        recompute: bool,
-    ) -> tuple[Tensor, Tensor]:
-        def score(states: Tensor) -> tuple[Tensor, Tensor]:
-            log_p = F.log_softmax(self._head(states).float() / temperature, -1)
-            kept = log_p if entropy_grad else log_p.detach()
-            entropy = -(kept.exp() * kept).sum(-1)
-            return log_p.gather(1, targets[:, None])[:, 0], entropy
-
-        if recompute and torch.is_grad_enabled():
-            return checkpoint(score, states, use_reentrant=False, preserve_rng_state=False)
-        return score(states)
+    def _messages(self, prompts: list[str]) -> list[str]:
+        """The text that the model reads for each prompt."""
+        if not self._chat_template:
+            return prompts
+        turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
     def _encode(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         """Left-padded ids and their bool mask, each (P, L)."""
@@ -225,16 +255,3 @@ class Policy:
         lengths = sampled.sum(1).tolist()
         rows = [row[:n] for row, n in zip(response.tolist(), lengths, strict=True)]
         return self.tokenizer.batch_decode(rows, skip_special_tokens=True)
-
-    @torch.no_grad()
-    def _check_head(self) -> None:
-        """Refuse models whose logits are more than a head over the last hidden state."""
-        probe = torch.arange(4, device=self.device)[None] % self.model.config.vocab_size
-        states = self._backbone(input_ids=probe, use_cache=False).last_hidden_state
-        logits = self.model(input_ids=probe, use_cache=False).logits
-        if not torch.allclose(self._head(states).float(), logits.float(), rtol=1e-2, atol=1e-2):
-            kind = self.model.config.model_type
-            raise LabError(
-                f"model type {kind!r} changes its logits after the head, which the embedded "
-                "trainer does not follow; use a model of type qwen2 or llama, or trainer=verl."
-            )

@@ -16,14 +16,15 @@ from transformers.utils.logging import disable_progress_bar
 
 from cegppo_lab import metrics as names
 from cegppo_lab.config import RunConfig
-from cegppo_lab.errors import LabError
-from cegppo_lab.evaluation import evaluate
-from cegppo_lab.models import check_model
+from cegppo_lab.evaluation import evaluate, evaluated
+from cegppo_lab.models import check_chat_template, check_model
 from cegppo_lab.store import EvalRecord, StepRecord
 from cegppo_lab.trainers.base import scheduled_metrics
 from cegppo_lab.trainers.embedded.checkpoint import load_newest, save_checkpoint
+from cegppo_lab.trainers.embedded.device import device_of
 from cegppo_lab.trainers.embedded.experience import collect
 from cegppo_lab.trainers.embedded.malloc import keep_freed_memory
+from cegppo_lab.trainers.embedded.optimizer import MasterAdamW
 from cegppo_lab.trainers.embedded.policy import Policy
 from cegppo_lab.trainers.embedded.token_sampler import TokenSampler
 from cegppo_lab.trainers.embedded.update import make_optimizer, update
@@ -33,9 +34,12 @@ class EmbeddedTrainer:
     """See :class:`cegppo_lab.trainers.base.Trainer`."""
 
     def check(self, config: RunConfig) -> None:
-        """Raise ``LabError`` when the task's problems or the policy cannot be read."""
+        """Raise ``LabError`` when the problems or the policy cannot be read."""
         config.task.heldout()
+        evaluated(config)
         check_model(config.model.path)
+        if config.model.chat_template:
+            check_chat_template(config.model.path)
 
     def run(self, config: RunConfig, checkpoints: Path) -> Iterator[StepRecord]:
         """Train ``config`` from its newest checkpoint on, yielding a record a step."""
@@ -47,7 +51,7 @@ class EmbeddedTrainer:
         optimizer = make_optimizer(policy, config)
         done = load_newest(checkpoints, policy, optimizer)
         if not done:
-            yield StepRecord(0, {}, [_evaluate(policy, config, 0)])
+            yield StepRecord(0, {}, _evaluate(policy, config, 0))
         settings, runtime = config.trainer, config.runtime
         for step in range(done, settings.steps):
             yield _train_step(policy, reference, optimizer, config, step)
@@ -60,7 +64,7 @@ class EmbeddedTrainer:
 def _train_step(
     policy: Policy,
     reference: Policy | None,
-    optimizer: torch.optim.Optimizer,
+    optimizer: MasterAdamW,
     config: RunConfig,
     step: int,
 ) -> StepRecord:
@@ -76,7 +80,7 @@ def _train_step(
     clock.lap(names.TIME_UPDATE)
     evals: list[EvalRecord] = []
     if (step + 1) % config.trainer.eval_every == 0 or step + 1 == config.trainer.steps:
-        evals.append(_evaluate(policy, config, step + 1))
+        evals = _evaluate(policy, config, step + 1)
         clock.lap(names.TIME_EVAL)
     tokens = experience.metrics[names.LENGTH_MEAN] * experience.metrics[names.GENERATION_BATCHES]
     tokens *= config.trainer.train_batch_size * config.trainer.rollout_n
@@ -88,13 +92,16 @@ def _train_step(
 
 
 def _load(config: RunConfig) -> Policy:
-    device = config.runtime.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise LabError("runtime.device=cuda: this process sees no GPU; say runtime.device=cpu")
     model = config.model
-    return Policy.load(model.path, head_scale=model.head_scale, device=device, dtype=model.dtype)
+    return Policy.load(
+        model.path,
+        head_scale=model.head_scale,
+        device=device_of(config.runtime.device),
+        dtype=model.dtype,
+        chat_template=model.chat_template,
+        gradient_checkpointing=config.runtime.gradient_checkpointing,
+        batch_size=config.runtime.generate_batch_size,
+    )
 
 
 def _needs_reference(config: RunConfig) -> bool:
@@ -102,16 +109,19 @@ def _needs_reference(config: RunConfig) -> bool:
     return any(coefficient.values()) if isinstance(coefficient, dict) else coefficient > 0
 
 
-def _evaluate(policy: Policy, config: RunConfig, step: int) -> EvalRecord:
+def _evaluate(policy: Policy, config: RunConfig, step: int) -> list[EvalRecord]:
     settings = config.trainer
-    return evaluate(
-        policy,
-        config.task,
-        step=step,
-        seed=config.seed,
-        samples=settings.eval_samples,
-        temperature=settings.eval_temperature,
-    )
+    return [
+        evaluate(
+            policy,
+            problems,
+            step=step,
+            seed=config.seed,
+            samples=settings.eval_samples,
+            temperature=settings.eval_temperature,
+        )
+        for problems in evaluated(config)
+    ]
 
 
 class _Clock:

@@ -15,15 +15,17 @@ from cegppo_lab.config import RunConfig
 from cegppo_lab.streams import numpy_stream
 from cegppo_lab.trainers.base import TrainingStoppedError
 from cegppo_lab.trainers.embedded.experience import Experience
+from cegppo_lab.trainers.embedded.micro_batches import micro_batches
+from cegppo_lab.trainers.embedded.optimizer import MasterAdamW
 from cegppo_lab.trainers.embedded.policy import Policy
 from cegppo_lab.trainers.embedded.token_sampler import TokenSampler
 
 
-def make_optimizer(policy: Policy, config: RunConfig) -> torch.optim.AdamW:
+def make_optimizer(policy: Policy, config: RunConfig) -> MasterAdamW:
     """AdamW over all parameters of the policy, as the released scripts have it."""
     settings = config.trainer
-    return torch.optim.AdamW(
-        policy.model.parameters(),
+    return MasterAdamW(
+        policy.model,
         lr=settings.lr,
         betas=(settings.adam_beta1, settings.adam_beta2),
         weight_decay=settings.weight_decay,
@@ -40,7 +42,7 @@ def learning_rate(config: RunConfig, step: int) -> float:
 def update(
     policy: Policy,
     reference: Policy | None,
-    optimizer: torch.optim.Optimizer,
+    optimizer: MasterAdamW,
     config: RunConfig,
     experience: Experience,
     step: int,
@@ -63,7 +65,7 @@ def update(
         optimizer.zero_grad(set_to_none=True)
         parts = accumulate(policy, reference, algorithm, config, experience, rows, sampler)
         norm = torch.nn.utils.clip_grad_norm_(
-            policy.model.parameters(), config.trainer.grad_clip, foreach=True
+            optimizer.masters, config.trainer.grad_clip, foreach=True
         )
         parts[names.GRAD_NORM] = float(norm)
         if not math.isfinite(parts[names.GRAD_NORM] + parts[names.LOSS]):
@@ -96,7 +98,7 @@ def accumulate(
     correct = experience.rewards[rows] > 0
     totals = Totals.of(experience.rollout.mask[rows], correct)
     parts = []
-    for part in rows.split(config.runtime.micro_batch_size):
+    for part in micro_batches(experience.rollout, rows, config.runtime):
         rollout = experience.rollout.select(part).trimmed()
         options = {
             "temperature": config.trainer.temperature,
