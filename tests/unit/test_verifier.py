@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 
 import psutil
@@ -17,7 +19,7 @@ import pytest
 import yaml
 
 from cegppo_lab.errors import LabError
-from cegppo_lab.tasks.verifier import verify, verify_batch, worker_pids
+from cegppo_lab.tasks.verifier import readings_of, verify, verify_batch, worker_pids
 from cegppo_lab.tasks.verifier.latex import last_box
 from cegppo_lab.tasks.verifier.pool import Worker
 
@@ -28,19 +30,19 @@ _ALGEBRA = (r"\boxed{\sqrt{12}}", r"2\sqrt{3}")  # no text rule settles it
 
 
 def _judged() -> list[tuple[str, str, bool]]:
-    """(response, reference, verdict) of the file."""
-    pairs = yaml.safe_load(Path(__file__).with_name("verifier_pairs.yaml").read_text())
-    boxed = [
-        (rf"\boxed{{{given}}}", gold, verdict == "right")
-        for verdict in ("right", "wrong")
-        for gold, given in pairs[verdict]
-    ]
-    return boxed + [(response, gold, verdict) for gold, response, verdict in pairs["responses"]]
+    """(response, reference, verdict) of the files."""
+    rows = []
+    for path in sorted(Path(__file__).parent.glob("verifier_pairs*.yaml")):
+        pairs = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for verdict in ("right", "wrong"):
+            rows += [(rf"\boxed{{{g}}}", gold, verdict == "right") for gold, g in pairs[verdict]]
+        rows += [(given, gold, verdict) for gold, given, verdict in pairs.get("responses", [])]
+    return rows
 
 
 def test_hand_judged_pairs_get_their_verdicts() -> None:
     judged = _judged()
-    assert len(judged) >= 150
+    assert len(judged) >= 1000
     assert len({row[:2] for row in judged}) == len(judged)
     verdicts = verify_batch([(response, gold) for response, gold, _ in judged])
     assert [row for row, v in zip(judged, verdicts, strict=True) if v is not row[2]] == []
@@ -103,6 +105,73 @@ def test_megabytes_are_wrong_without_any_algebra() -> None:
         assert verify(response, "73") is False
     assert verify(r"\boxed{73}", "{" * 10**6) is False
     assert verify(r"\boxed{7}" * 100_000 + r"\boxed{73}", "73") is True
+
+
+@pytest.mark.parametrize("gold", ["73", r"2\sqrt3", "52_8", "1:2:3", "C", r"12\text{ cm}"])
+def test_no_text_rule_stumbles_over_what_is_made_to_slow_it(gold: str) -> None:
+    """Each repeats what one of the rules' expressions looks for, up to the longest answer."""
+    begin = time.monotonic()
+    for part in (
+        *(
+            "7",
+            " ",
+            ".",
+            ",111",
+            "1 111",
+            "1 ",
+            "1:",
+            "/a",
+            "a_",
+            "a>",
+            "a ",
+            "A",
+            "(,",
+            "|",
+            "10^",
+        ),
+        *(r"\ ", r"\pm", r"\text{", r"\text{ ", r"\mathrm{ ", r"\color{a", r"\frac ", "sqrt("),
+        *(r"\hspace {", r"1.1\overline{", r"\{", r"\ge ", r"\circ^", "million ", "5million"),
+        *("\u200b", "\ud800", "\0"),
+    ):
+        for tail in ("", "x", "%", "}", "_36", r"\pm"):
+            answer = (part * 2000)[: 1990 - len(tail)] + tail
+            assert readings_of(rf"\boxed{{{answer}}}", gold) is not True
+    assert time.monotonic() - begin < 60
+
+
+def _notations(value: Fraction) -> list[str]:
+    """Ways to write ``value``."""
+    top, below, size = value.numerator, value.denominator, abs(value)
+    sign = "-" if top < 0 else ""
+    written = [
+        rf"\frac{{{top}}}{{{below}}}",
+        f"{top}/{below}",
+        rf"{sign}\dfrac{{{2 * abs(top)}}}{{{2 * below}}}",
+        rf"x = \frac{{{top}}}{{{below}}}",
+    ]
+    if size > 1 and below > 1:
+        whole, rest = divmod(abs(top), below)
+        written += [rf"{sign}{whole}\frac{{{rest}}}{{{below}}}", f"{sign}{whole} {rest}/{below}"]
+    if below == 1:
+        written += [f"{top:,}", f"{top:,}".replace(",", "{,}"), f"{top}.0", rf"\text{{{top}}}"]
+        written += [rf"{sign}\sqrt{{{top * top}}}", rf"{top - 1} + 1", rf"{top}\text{{ apples}}"]
+    if 10**6 % below == 0:
+        written += [f"{float(value):.6f}", rf"{float(value) * 100:.4f}\%"]
+        written += [rf"{float(value) * 1000:.3f} \times 10^{{-3}}"]
+    return written
+
+
+def test_a_number_equals_itself_in_any_notation_and_no_other_number() -> None:
+    draw = random.Random(5)
+    equal, other = [], []
+    for _ in range(20):
+        value = Fraction(draw.randint(-9999, 9999), draw.choice([1, 1, 2, 3, 7, 8, 12]))
+        gold = draw.choice(_notations(value)[:3])
+        equal += [(rf"\boxed{{{given}}}", gold) for given in _notations(value)]
+        near = value + Fraction(draw.choice([-1, 1]), draw.choice([1, 2, value.denominator]))
+        other += [(rf"\boxed{{{given}}}", gold) for given in _notations(near)]
+    assert [pair for pair, v in zip(equal, verify_batch(equal), strict=True) if not v] == []
+    assert [pair for pair, v in zip(other, verify_batch(other), strict=True) if v] == []
 
 
 def test_threads_get_their_own_verdicts() -> None:
@@ -210,6 +279,7 @@ def test_a_worker_with_a_math_verify_that_lies_refuses_to_run(
     (package / "__init__.py").write_text(
         "def parse(*_, **__): return []\ndef verify(*_, **__): return True\n"
     )
+    (package / "grader.py").write_text("def sympy_numeric_eq(*_): return True\n")
     (package / "parser.py").write_text(
         "class LatexExtractionConfig:\n    def __init__(s, **_): 0\n"
     )

@@ -32,9 +32,11 @@ def verify(response: str, answer: str, timeout: float = DEFAULT_TIMEOUT_S) -> bo
 
 
 def verify_batch(
-    pairs: Sequence[tuple[str, str]], timeout: float = DEFAULT_TIMEOUT_S
+    pairs: Sequence[tuple[str, str]], timeout: float = DEFAULT_TIMEOUT_S, pool: Pool = _POOL
 ) -> list[bool]:
     """:func:`verify` of each (response, answer), on all workers at once; ``timeout`` is for each.
+
+    ``pool``: other workers than this process's own.
 
     Raises:
         LabError: as :func:`verify`.
@@ -43,8 +45,8 @@ def verify_batch(
     open_ = list(dict.fromkeys(tuple(v) for v in verdicts if not isinstance(v, bool)))
     if not open_:
         return verdicts
-    with ThreadPoolExecutor(min(_POOL.size, len(open_)), "verifier") as threads:
-        judged = threads.map(lambda given: _POOL.judge(list(given), timeout), open_)
+    with ThreadPoolExecutor(min(pool.size, len(open_)), "verifier") as threads:
+        judged = threads.map(lambda given: pool.judge(list(given), timeout), open_)
         found = dict(zip(open_, judged, strict=True))
     return [v if isinstance(v, bool) else found[tuple(v)] for v in verdicts]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from cegppo_lab.tasks.verifier.latex import MAX_CHARACTERS, tidy
+from cegppo_lab.tasks.verifier.latex import MAX_CHARACTERS, in_radians, tidy
+from cegppo_lab.tasks.verifier.units import units_differ, with_variables
 
 Pairs = list[tuple[str, str]]
 """(gold, answer) readings in LaTeX: the answer is right if one of them agrees."""
@@ -23,15 +24,24 @@ def readings(gold: str, answer: str) -> bool | Pairs:
     gold, answer = tidy(gold), tidy(answer)
     if not gold or not answer:
         return False
-    if gold == answer:
+    if gold == answer or _bare(gold) == _bare(answer) != "":
         return True
-    for settle in (_numbers, _choice, _words, _time, _bases):
+    if ":" in gold:
+        answer = _TO.sub(":", answer)
+    for settle in (_numbers, _choice, _words, _time, _ratio, _bases):
         verdict = settle(gold, answer)
         if verdict is not None:
             return verdict
-    if _units_differ(gold, answer) or _misread(gold, answer):
+    if units_differ(gold, answer) or _misread(gold, answer):
         return False
-    return [pair for reading in _unlabelled(answer) for pair in _percent(gold, reading)]
+    if r"\pi" in gold + answer:
+        gold, answer = in_radians(gold), in_radians(answer)
+    gold = _both_signs(gold)
+    if (named := with_variables(gold, _both_signs(answer))) is None:
+        return False
+    gold, answer = named
+    read = map(_both_signs, _unlabelled(answer))
+    return [pair for reading in read for pair in _percent(gold, reading)]
 
 
 # --- what text settles -----------------------------------------------------------------------
@@ -43,8 +53,13 @@ _NUMBER = re.compile(
 _TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|mathrm|mbox|operatorname)\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z '\-]*")
 _LABEL = re.compile(r"\(([A-Ja-j])\)\s*(.*)|([A-J])\s*[.:)]\s*(.*)", re.DOTALL)
+_OTHER_LABEL = re.compile(r"\([A-J]\)|(?:^|\bor |\band |[,/&] ?)[A-J]\b")
+_CHOSEN = re.compile(r"^(?:option|choice|answer)[ :]+", re.IGNORECASE)
+_ARTICLE = re.compile(r"^(?:an?|the) ")
+_TO = re.compile(r"\s*\\text\s*\{\s*to\s*\}\s*")
 _TIME = re.compile(r"(\d{1,2}):([0-5]\d)(?::[0-5]\d)?\s*(?:([ap])\.?m\.?)?", re.IGNORECASE)
-_BASED = re.compile(r"(\w+?)_\{?\s*(\d{1,2})\s*\}?")
+_BASED = re.compile(r"([0-9A-Za-z]+)\s*_\s*\{?\s*\(?(\d+|[a-z]+)\)?\s*\}?")
+_BASES = ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 _TOLERANCE = Fraction(1, 10**6)
 
 
@@ -75,8 +90,10 @@ def _choice(gold: str, answer: str) -> bool | None:
     if len(expected) != 1 or not "A" <= expected <= "J":
         return None
     if label := _LABEL.fullmatch(given):
+        if _OTHER_LABEL.search(label[2] or label[4] or ""):
+            return False
         given = label[1] or label[3]
-    return given.upper() == expected if re.fullmatch("[A-Ja-j]", given) else None
+    return _CHOSEN.sub("", given).strip("()").upper() == expected
 
 
 def _words(gold: str, answer: str) -> bool | None:
@@ -87,12 +104,17 @@ def _words(gold: str, answer: str) -> bool | None:
     wordlike = letters >= 4 or (letters == 3 and any(map(str.isupper, expected)))
     if not _WORDS.fullmatch(expected) or not (wrapped or wordlike):
         return None
-    return expected.casefold() == _plain(answer).casefold()
+    said = (_ARTICLE.sub("", text.casefold()) for text in (expected, _plain(answer)))
+    return next(said) == next(said)
 
 
 def _plain(latex: str) -> str:
-    """Without text commands and doubled spaces."""
-    return " ".join(_TEXT.sub(r"\1", latex).split()).strip(" .,;:")
+    """Without text commands, doubled spaces, and punctuation around it."""
+    return _bare(latex).strip(" .,;:")
+
+
+def _bare(latex: str) -> str:
+    return " ".join(_TEXT.sub(r"\1", latex).split())
 
 
 def _time(gold: str, answer: str) -> bool | None:
@@ -105,50 +127,52 @@ def _time(gold: str, answer: str) -> bool | None:
     return (int(hour), minute) == (int(said_hour), said_minute) and same_half
 
 
-def _bases(gold: str, answer: str) -> bool | None:
-    """Numbers that both state their base; math-verify would drop it."""
-    expected, given = _BASED.fullmatch(gold), _BASED.fullmatch(answer)
-    if not expected or not given:
+def _ratio(gold: str, answer: str) -> bool | None:
+    """Ratios of three or more; math-verify would divide them in a row, and lose the order."""
+    expected, given = gold.split(":"), answer.split(":")
+    if len(expected) < 3:
         return None
+    numbers = [_number(part.strip()) for part in (*expected, *given)]
+    if len(given) != len(expected) or None in numbers:
+        return "".join(gold.split()) == "".join(answer.split())
+    values = list(zip(numbers[: len(expected)], numbers[len(expected) :], strict=True))
+    (first, said), *others = values
+    return said != 0 and all(a * said == b * first for a, b in others)
+
+
+def _bases(gold: str, answer: str) -> bool | None:
+    """Numbers that state their base; math-verify would drop it.
+
+    Without a base the answer is in the reference's, and the reference is in base ten.
+    """
+    expected, given = _BASED.fullmatch(_plain(gold)), _BASED.fullmatch(_plain(answer))
+    if expected and (value := _in_base(*expected.groups())) is not None:
+        if given:
+            return _in_base(*given.groups()) == value
+        return answer.casefold() == expected[1].casefold() if answer.isalnum() else None
+    number = _number(gold)
+    return _in_base(*given.groups()) == number if given and number is not None else None
+
+
+def _in_base(digits: str, base: str) -> int | None:
+    """The value of ``digits`` in a base from two to 36, given in digits or as a word."""
+    radix = _BASES.index(base) + 2 if base in _BASES else int(base[:3]) if base.isdecimal() else 0
     try:
-        return int(expected[1], int(expected[2])) == int(given[1], int(given[2]))
+        return int(digits, radix) if radix > 1 else None
     except ValueError:
         return None
 
 
 # --- what math-verify would misread ----------------------------------------------------------
 
-_UNIT = re.compile(
-    r"[\d}\)]\s*(?:\\(?:text(?:rm)?|mathrm|mbox)\s*\{\s*([^{}]*?)\s*\}|([A-Za-z/]+))"
-    r"\s*(?:\^\s*\{?\s*\d\s*\}?)?$"
+_ALTERING = re.compile(
+    r"\b(?:not|plus|minus|times|divided|over|more|less|fewer|least|most|about|approximately|"
+    r"squared|cubed|factorial|dozen|half|but|maybe|either|between|to|through|wrong|incorrect|"
+    r"false|except|excluding|negative)\b|(?<![A-Za-z])\d+",
+    re.IGNORECASE,
 )
-_UNIT_NAMES = {
-    name: names.split()[0]
-    for names in (
-        "mm millimeter millimeters millimetre millimetres", "cm centimeter centimeters centimetres",
-        "m meter meters metre metres", "km kilometer kilometers kilometre kilometres",
-        "in inch inches", "ft foot feet", "yd yard yards", "mi mile miles",
-        "mg milligram milligrams", "g gram grams", "kg kilogram kilograms", "lb lbs pound pounds",
-        "ml milliliter milliliters mL", "l L liter liters litre litres",
-        "s sec second seconds", "min minute minutes", "h hr hour hours", "day days", "week weeks",
-        "month months", "year years", "cent cents", "dollar dollars", "km/h kmh kph", "m/s", "mph",
-        "degree degrees", "radian radians rad",
-    )
-    for name in names.split()
-}  # fmt: skip
 _SIDE_BY_SIDE = re.compile(r"(?<![\w^_\\.])\d+(?:\.\d+)?(?: +|\s*\{\s*)\.?\d")
 _NOT_EQUAL = re.compile(r"\\(?:neq?|not)(?![a-zA-Z])")
-
-
-def _units_differ(gold: str, answer: str) -> bool:
-    """Whether both name a unit that we know, and not the same; math-verify drops units."""
-    expected, given = _unit(gold), _unit(answer)
-    return expected is not None and given is not None and expected != given
-
-
-def _unit(latex: str) -> str | None:
-    match = _UNIT.search(latex)
-    return _UNIT_NAMES.get(match[1] or match[2] or "") if match else None
 
 
 def _misread(gold: str, answer: str) -> bool:
@@ -158,7 +182,17 @@ def _misread(gold: str, answer: str) -> bool:
         bool(_SIDE_BY_SIDE.search(answer))  # it would add 7 3
         or bool(_NOT_EQUAL.search(answer)) != bool(_NOT_EQUAL.search(gold))
         or kinds in {("(", "{"), ("{", "(")}  # it takes (1,2) for {1,2}
+        or (kinds[1] == "(" and _number(gold) is not None)  # and [3,3] for 3
+        or not _alterations(answer) <= _alterations(gold)  # it drops what \text says
     )
+
+
+def _alterations(latex: str) -> set[str]:
+    """Words and numbers in the text of ``latex`` that change what is said beside it."""
+    if not any(map(str.isalnum, _TEXT.sub("", latex))):
+        return set()
+    texts = (match[1] for match in _TEXT.finditer(latex))
+    return {word.lower() for text in texts for word in _ALTERING.findall(text)}
 
 
 def _bracket(latex: str) -> str:
@@ -170,6 +204,7 @@ def _bracket(latex: str) -> str:
 
 # --- readings --------------------------------------------------------------------------------
 
+_COMMA_OUTSIDE = re.compile(r"[,;](?![^()]*\))")
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\s*\{\s*(?:\\?%|percent)\s*\}|percent)$")
 
 
@@ -178,6 +213,14 @@ def _unlabelled(answer: str) -> list[str]:
     label = _LABEL.fullmatch(answer) or _LABEL.fullmatch(_plain(answer))
     rest = label and (label[2] or label[4])
     return [answer, rest] if rest else [answer]
+
+
+def _both_signs(latex: str) -> str:
+    r"""One ``\pm`` within an expression as the list of what it means."""
+    if latex.count(r"\pm") != 1 or _COMMA_OUTSIDE.search(latex):
+        return latex
+    above, below = latex.replace(r"\mp", "-"), latex.replace(r"\mp", "+")
+    return above.replace(r"\pm", "+") + ", " + below.replace(r"\pm", "-")
 
 
 def _percent(gold: str, answer: str) -> Pairs:

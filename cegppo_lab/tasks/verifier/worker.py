@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import re
 import resource
 import select
 import signal
@@ -32,7 +33,13 @@ _KNOWN = (
     (r"\{1, 2\}", r"\{1, 3\}", False),
     (r"x^2", r"x^3", False),
     (r"3", r"2=3", False),
+    (r"[0, 1)", r"0 \le x < 1", True),
+    (r"\frac{1}{2} + \frac{\sqrt{3}}{2}i", r"e^{i\pi/3}", True),
+    (r"\{\sqrt{2}, 3\}", r"\{\sqrt{2} + 10^{-20}, 3\}", False),
 )
+_INTERVAL = re.compile(r"^\[|\]$|\\infty|\\cup")
+"""Gold answers that are sets for sure; (1, 2) may be a point."""
+_SIX_DIGITS, _ROUNDING = 5.1e-6, 1e-80
 
 
 def load_comparison() -> Callable[[str, str], bool]:
@@ -41,22 +48,72 @@ def load_comparison() -> Callable[[str, str], bool]:
     Only the LaTeX of the whole answer counts: math-verify's search for any number in what it
     cannot parse would reward a guess amid noise.
     """
-    from math_verify import parse, verify
+    from math_verify import grader, parse, verify
     from math_verify.parser import LatexExtractionConfig
 
+    lenient = grader.sympy_numeric_eq
+    grader.sympy_numeric_eq = lambda *given: lenient(*given) and not _apart(*given[:2])
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     boxed = [LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)]
 
     def read(latex: str) -> list[Any]:
-        return parse(rf"\boxed{{{latex}}}", boxed, parsing_timeout=None)
+        return [_with_i(e) for e in parse(rf"\boxed{{{latex}}}", boxed, parsing_timeout=None)]
 
     def equal(gold: str, answer: str) -> bool:
-        given = read(answer)
+        expected, given = read(gold), read(answer)
+        if any(symbol.is_real is False for symbol in _symbols(expected + given)):
+            expected, given = map(_all_complex, (expected, given))
         if given and (_is_undefined(given[0]) or _is_false_statement(given[0])):
             return False
-        return bool(verify(read(gold), given, timeout_seconds=None))
+        as_sets = bool(_INTERVAL.search(gold))
+        return bool(verify(expected, given, timeout_seconds=None, allow_set_relation_comp=as_sets))
 
     return equal
+
+
+def _apart(gold: Any, given: Any) -> bool:
+    """Whether two values that agree to some decimal places differ all the same.
+
+    A decimal must have six significant digits right, an exact value all of them.
+    """
+    from sympy import Expr, Float
+
+    if not isinstance(gold, Expr) or not isinstance(given, Expr):
+        return False  # matrices come here element by element
+    gold, given = gold.doit(), given.doit()
+    rounded = gold.has(Float) or given.has(Float)
+    difference = gold - given
+    if difference.free_symbols:
+        return not rounded and difference.evalf(15) != 0
+    allowed = (_SIX_DIGITS if rounded else _ROUNDING) * abs(gold.evalf(30))
+    return bool(abs(difference.evalf(30)) > allowed)
+
+
+def _with_i(parsed: Any) -> Any:
+    """With the imaginary unit for the variable i, as which math-verify mostly reads it."""
+    from sympy import Eq, I
+    from sympy.core.relational import Relational
+
+    if isinstance(parsed, str):
+        return parsed
+    if isinstance(parsed, Eq):  # as it is written, without i = 5 and z = 2i becoming False
+        name, value = parsed.args
+        return Eq(name if name.is_Symbol else _with_i(name), _with_i(value), evaluate=False)
+    if parsed.has(Relational):
+        return parsed
+    return parsed.xreplace({symbol: I for symbol in parsed.free_symbols if symbol.name == "i"})
+
+
+def _symbols(parsed: list[Any]) -> set[Any]:
+    return set().union(*(expr.free_symbols for expr in parsed if not isinstance(expr, str)))
+
+
+def _all_complex(parsed: list[Any]) -> list[Any]:
+    """With symbols of any value; math-verify reads one side so, and the other's as real."""
+    from sympy import Symbol
+
+    names = {symbol: Symbol(symbol.name) for symbol in _symbols(parsed)}
+    return [expr if isinstance(expr, str) else expr.xreplace(names) for expr in parsed]
 
 
 def _is_undefined(parsed: Any) -> bool:
