@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from cegppo_lab.errors import unknown
-from cegppo_lab.tasks import chain, math, table_walk  # noqa: F401  (importing registers them)
+from cegppo_lab.tasks import (  # noqa: F401  (importing registers them)
+    chain,
+    math,
+    reasoning_gym,
+    table_walk,
+)
 from cegppo_lab.tasks.base import Problem, Task, register, registered
 from cegppo_lab.validation import validated
 

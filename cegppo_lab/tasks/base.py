@@ -73,9 +73,28 @@ class Task(BaseModel):
     def heldout(self) -> list[Problem]:
         """The fixed evaluation problems, which neither training nor demonstrations contain."""
 
+    def training(self) -> list[Problem] | None:
+        """All problems that :meth:`sample` draws from; None: too many to list."""
+        return None
+
+    def training_count(self) -> int | None:
+        """How many problems :meth:`sample` draws from; None: only making them all would tell."""
+        return None
+
+    def contaminated(self) -> int:
+        """How many problems the task leaves out of training for their overlap with benchmarks."""
+        return 0
+
+    def at_hand(self) -> bool:
+        """Whether the problems can be had without a network."""
+        return True
+
     @abstractmethod
     def reward(self, problem: Problem, response: str) -> float:
-        """1.0 if the decoded ``response`` solves ``problem``, else 0.0; any string is allowed."""
+        """1.0 if the decoded ``response`` solves ``problem``, else 0.0; any string is allowed.
+
+        A task that says so gives partial credit in between.
+        """
 
     def rewards(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[float]:
         """:meth:`reward` of each response to the problem beside it; faster, where a task can."""

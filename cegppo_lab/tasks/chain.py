@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from string import ascii_lowercase, digits
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -20,6 +20,7 @@ from cegppo_lab.tasks.base import Problem, Task, register
 Probability = Annotated[float, Field(ge=0, le=1)]
 _LABELS = ascii_lowercase[:8]
 _HELDOUT_SEED = 11
+_LISTING_SEED = 13
 
 
 @register
@@ -28,6 +29,7 @@ class Chain(Task):
 
     name: ClassVar[str] = "chain"
     version: ClassVar[int] = 1
+    neutral: ClassVar[frozenset[str]] = frozenset({"listing"})
 
     terms: int = Field(6, ge=3, le=len(_LABELS), description="digits to add")
     heldout_problems: int = Field(64, ge=1, le=200, description="problems kept for evaluation")
@@ -41,6 +43,9 @@ class Chain(Task):
     style_mix: Probability = Field(
         0.1, description="demonstrations: chance per term of the other of the two styles"
     )
+    listing: Literal["sorted", "swapped"] = Field(
+        "sorted", description="order of the labels in the prompt; swapped: two neighbours exchanged"
+    )
 
     @property
     def max_response_tokens(self) -> int:
@@ -53,7 +58,11 @@ class Chain(Task):
 
     def _problem(self, code: int) -> Problem:
         values = f"{code:0{self.terms}d}"
-        listed = "".join(label + value for label, value in zip(_LABELS, values, strict=False))
+        order = list(range(self.terms))
+        if self.listing == "swapped":
+            i = int(np.random.default_rng([_LISTING_SEED, code]).integers(self.terms - 1))
+            order[i], order[i + 1] = order[i + 1], order[i]
+        listed = "".join(_LABELS[i] + values[i] for i in order)
         answer = str(sum(map(int, values)) % 10)
         return Problem(f"{self.name}/{values}", f"^{listed}:", answer)
 
@@ -69,8 +78,16 @@ class Chain(Task):
     def heldout(self) -> list[Problem]:
         return [self._problem(code) for code in sorted(self._heldout_codes)]
 
+    def training_count(self) -> int:
+        return 10**self.terms - self.heldout_problems
+
     def reward(self, problem: Problem, response: str) -> float:
         return float(response.endswith(f"={problem.answer}"))
+
+    def answer(self, problem: Problem, response: str) -> str | None:
+        """The digit that the response states at its end; None: it ends otherwise."""
+        stated = response[-2:]
+        return stated[1] if stated[:1] == "=" and stated[1:] in set(digits) else None
 
     def demonstrations(self, count: int, rng: np.random.Generator) -> list[tuple[Problem, str]]:
         problems = self.sample(count, rng)

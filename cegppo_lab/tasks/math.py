@@ -6,15 +6,20 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from cegppo_lab.errors import LabError
 from cegppo_lab.tasks.base import Problem, Task, register
+from cegppo_lab.tasks.overlap import Grams
 from cegppo_lab.tasks.records import data_files, files_hash, rows, text_field
 from cegppo_lab.tasks.verifier import verify, verify_batch
+from cegppo_lab.tasks.verifier.latex import MAX_CHARACTERS, last_box, tidy
+
+if TYPE_CHECKING:
+    from cegppo_lab.benchmark import Benchmark
 
 _PLACEHOLDER = "{problem}"
 
@@ -24,14 +29,16 @@ class Math(Task):
     """Problems of a local file, a folder or a hub data set; the split goes by their hashes.
 
     Nothing is read before the first problem, the split or :meth:`data_hash` is asked for. A text
-    that occurs twice counts once, with its first answer.
+    that occurs twice counts once, with its first answer. With ``heldout_problems`` 1.0 all are
+    held out, as in a benchmark, and there is nothing to train on.
     """
 
     name: ClassVar[str] = "math"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # the verifier judges otherwise since
     data_options: ClassVar[frozenset[str]] = frozenset(
         {"path", "file", "revision", "sha256", "heldout_path"}
     )
+    neutral: ClassVar[frozenset[str]] = frozenset({"decontaminate"})
 
     path: str = Field("", description="data file, folder, or owner/name of a hub data set")
     file: str | None = Field(None, description="file, or glob, inside the folder or hub data set")
@@ -53,6 +60,9 @@ class Math(Task):
         None, description="data file to keep them from; its problems are not trained on"
     )
     limit: int | None = Field(None, ge=1, description="training problems used, chosen by hash")
+    decontaminate: tuple[str, ...] = Field(
+        (), description="benchmarks; problems that share a 9-gram with one are not trained on"
+    )
 
     @field_validator("path", "heldout_path")
     @classmethod
@@ -76,28 +86,58 @@ class Math(Task):
             raise ValueError("must be a count (1 or more) or a share (0.02; at most 1.0)")
         return value
 
+    @field_validator("decontaminate")
+    @classmethod
+    def _known_benchmarks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from cegppo_lab.benchmark import load_benchmark  # which imports the tasks
+
+        for name in value:
+            load_benchmark(name)
+        return value
+
     @property
     def max_response_tokens(self) -> int:
         return self.response_tokens
 
     def data_hash(self) -> str:
         """sha256 of the data; stated by ``sha256``, it is returned without reading them."""
-        training = self.sha256 or self._files_hash
-        if self.heldout_path is None:
-            return training
-        both = training + files_hash(data_files(self.heldout_path))
-        return hashlib.sha256(both.encode()).hexdigest()
+        parts = [self.sha256 or self._files_hash]
+        if self.heldout_path is not None:
+            parts.append(files_hash(data_files(self.heldout_path)))
+        parts += [benchmark.fingerprint() for benchmark in self._benchmarks]
+        return parts[0] if len(parts) == 1 else hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    def at_hand(self) -> bool:
+        places = [(self.path, self.file, self.revision), (self.heldout_path, None, None)]
+        try:
+            for path, file, revision in places:
+                if path:
+                    data_files(path, file, revision, download=False)
+        except LabError:
+            return False
+        return bool(self.path)
 
     def sample(self, count: int, rng: np.random.Generator) -> list[Problem]:
-        training = self._split[0]
+        training = self._training
         return [training[i] for i in rng.integers(len(training), size=count).tolist()]
 
     def heldout(self) -> list[Problem]:
         return list(self._split[1])
 
     def training(self) -> list[Problem]:
-        """All problems that :meth:`sample` draws from, in the order of their hashes."""
-        return list(self._split[0])
+        """All problems that :meth:`sample` draws from, in the order of their hashes.
+
+        Raises:
+            LabError: there are none, as all are held out (a benchmark) or contaminated.
+        """
+        return list(self._training)
+
+    def training_count(self) -> int:
+        return len(self._training)
+
+    def contaminated(self) -> int:
+        """Problems that share a 9-gram with ``decontaminate``, before ``limit`` is applied."""
+        return len(self._split[0]) - len(self._clean)
 
     def reward(self, problem: Problem, response: str) -> float:
         return float(verify(response, problem.answer))
@@ -105,6 +145,12 @@ class Math(Task):
     def rewards(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[float]:
         answers = [problem.answer for problem in problems]
         return [float(right) for right in verify_batch(list(zip(responses, answers, strict=True)))]
+
+    def answer(self, problem: Problem, response: str) -> str | None:
+        """The tidied text of the last box: equal strings are equal answers, not the reverse."""
+        boxed = last_box(response)
+        tidied = "" if boxed is None or len(boxed) > MAX_CHARACTERS else tidy(boxed)
+        return tidied or None
 
     @cached_property
     def _files(self) -> list[Path]:
@@ -128,13 +174,37 @@ class Math(Task):
         source = self._read(data_files(self.heldout_path)) if self.heldout_path else pool
         held = dict(list(source.items())[: self._heldout_count(list(source))])
         training = [problem for digest, problem in pool.items() if digest not in held]
-        if not held or not training:
-            missing = "training" if held else "held-out"
-            raise LabError(
-                f"task.heldout_problems={self.heldout_problems}: of {len(pool)} problems in "
-                f"{self.path} none is left as a {missing} problem."
-            )
-        return training[: self.limit], list(held.values())
+        if not held or (not training and self.heldout_problems != 1.0):
+            raise self._none_left("training" if held else "held-out", len(pool))
+        return training, list(held.values())
+
+    @cached_property
+    def _benchmarks(self) -> list[Benchmark]:
+        from cegppo_lab.benchmark import load_benchmark
+
+        return [load_benchmark(name) for name in self.decontaminate]
+
+    @cached_property
+    def _clean(self) -> list[Problem]:
+        """Training problems that share no n-gram with a benchmark of ``decontaminate``."""
+        training = self._split[0]
+        for benchmark in self._benchmarks:
+            grams = Grams(benchmark.problems)
+            training = [problem for problem in training if not grams.shared(problem.question)]
+        return training
+
+    @cached_property
+    def _training(self) -> list[Problem]:
+        if not self._clean:
+            raise self._none_left("training", len(self._split[0]) + len(self._split[1]))
+        return self._clean[: self.limit]
+
+    def _none_left(self, kind: str, count: int) -> LabError:
+        dropped = f", task.decontaminate={list(self.decontaminate)}" if self.decontaminate else ""
+        return LabError(
+            f"task.heldout_problems={self.heldout_problems}{dropped}: of {count} problems in "
+            f"{self.path} none is left as a {kind} problem; change task.heldout_problems."
+        )
 
     def _heldout_count(self, digests: list[str]) -> int:
         """How many of the sorted hashes are held out; a share is a threshold on the hash."""

@@ -19,13 +19,16 @@ Row = tuple[str, Mapping[str, Any]]
 """Where a row stands, e.g. ``train.jsonl line 3``, and its fields."""
 
 
-def data_files(path: str, file: str | None = None, revision: str | None = None) -> list[Path]:
+def data_files(
+    path: str, file: str | None = None, revision: str | None = None, *, download: bool = True
+) -> list[Path]:
     """The data files that ``path`` means, sorted by name; hub files are downloaded, once.
 
     Args:
         path: a file, a folder, or ``owner/name`` of a hub dataset.
         file: in a folder or on the hub: the name of the file, or a glob over its parts.
         revision: commit, tag or branch on the hub.
+        download: False: hub files count only if they were downloaded before.
 
     Raises:
         LabError: nothing there, no network, no access, or several files and no ``file``.
@@ -33,7 +36,7 @@ def data_files(path: str, file: str | None = None, revision: str | None = None) 
     local = Path(path).expanduser()
     if local.is_file():
         return [_known(local)]
-    folder = local if local.is_dir() else _downloaded(path, file, revision)
+    folder = local if local.is_dir() else _downloaded(path, file, revision, download)
     names = [found for found in sorted(folder.glob(file or "**/*")) if found.is_file()]
     if file and names:
         return [_known(name) for name in names]
@@ -53,7 +56,7 @@ def _known(path: Path) -> Path:
     return path
 
 
-def _downloaded(path: str, file: str | None, revision: str | None) -> Path:
+def _downloaded(path: str, file: str | None, revision: str | None, download: bool) -> Path:
     if len(Path(path).parts) != 2 or path.startswith((".", "~", "/")):
         raise LabError(
             f"task.path={path!r}: no such file or folder, and not owner/name of a hub dataset."
@@ -65,7 +68,11 @@ def _downloaded(path: str, file: str | None, revision: str | None) -> Path:
     patterns = file or [f"*{suffix}" for suffix in SUFFIXES]
     try:
         found = snapshot_download(
-            path, repo_type="dataset", revision=revision, allow_patterns=patterns
+            path,
+            repo_type="dataset",
+            revision=revision,
+            allow_patterns=patterns,
+            local_files_only=not download,
         )
     except errors.GatedRepoError:
         raise LabError(

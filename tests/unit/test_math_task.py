@@ -18,6 +18,7 @@ from cegppo_lab.errors import LabError
 from cegppo_lab.resources import shipped
 from cegppo_lab.tasks import Task, make_task
 
+_RNG = np.random.default_rng(0)
 _ROWS = [{"problem": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(40)]
 
 
@@ -80,6 +81,33 @@ def test_problems_of_a_held_out_file_are_not_trained_on(file: Path, tmp_path: Pa
     assert len(task.training()) == 38
     assert set(task.heldout()).isdisjoint(task.training())
     assert task.data_hash() != _task(file).data_hash()
+
+
+def test_a_benchmark_is_all_held_out(file: Path) -> None:
+    task = _task(file, heldout_problems=1.0)
+    assert len(task.heldout()) == 40
+    for draw in (task.training, task.training_count, lambda: task.sample(1, _RNG)):
+        with pytest.raises(LabError, match=r"of 40 problems .* none is left as a training problem"):
+            draw()
+    with pytest.raises(LabError, match="none is left as a training problem"):
+        _task(file, heldout_problems=40).heldout()  # a count: meant to leave some
+
+
+def test_votes_are_for_the_tidied_last_box(file: Path) -> None:
+    task = _task(file)
+    problem = task.heldout()[0]
+
+    def said(text: str) -> str | None:
+        return task.answer(problem, text)
+
+    assert (
+        said(r"\boxed{1} so \boxed{\dfrac{1}{2}}")
+        == said(r"\boxed{ \frac 1 2 }.")
+        == r"\frac{1}{2}"
+    )
+    assert said(r"\boxed{\boxed{7}}") == "7"
+    for empty in ("", "7", r"\boxed{", r"\boxed{}", rf"\boxed{{{'1' * 2001}}}", "{" * 10**6):
+        assert said(empty) is None
 
 
 def test_rewards_are_verdicts_on_the_boxed_answer(file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from cegppo_lab.compose import resolve
 from cegppo_lab.errors import LabError
-from cegppo_lab.tasks import Task, make_task, register
+from cegppo_lab.tasks import Problem, Task, make_task, register
 from cegppo_lab.tasks.base import registered
 
 STRANGE = ["", "=", "=5", "$", "\x00", "é٣=٣", "0123456789" * 9, "aa" * 400, "-1=-1", "99=9"]
@@ -124,6 +126,86 @@ def test_table_walk_words_follow_the_stated_distribution():
         expected = np.array([top, *(tail / tail.sum() * (1 - top))]) * sum(observed)
         assert sum(observed) == 2000 * 6
         assert chisquare(observed, expected).pvalue > 1e-4
+
+
+def test_a_walk_that_the_prompt_began_goes_on_from_where_it_is():
+    task, plain = make_task("table_walk", given=3), make_task("table_walk")
+    assert len(task.heldout()) == 60
+    assert {p.prompt[:4] for p in task.heldout()} == {p.prompt for p in plain.heldout()}
+    rewards = []
+    for problem, response, numbers in _walks(task, 300):
+        whole = problem.prompt[4:] + response  # is a walk of all six steps
+        assert len(numbers) == 7
+        start = Problem("", "", f"{problem.prompt[1]}-{problem.prompt[2]}")
+        rewards.append(task.reward(problem, response))
+        assert plain.reward(start, whole) == rewards[-1]
+        assert plain.reward(start, response) == task.reward(problem, whole) == 0.0
+    assert 0.1 < np.mean(rewards) < 0.9
+    moves = Counter(p.id.rpartition("/")[2][0] for p in task.sample(4000, np.random.default_rng(0)))
+    assert min(moves.values()) > 400  # all eight alike
+    with pytest.raises(LabError, match="given=6 must be less than steps=6"):
+        make_task("table_walk", given=6)
+
+
+def test_a_swapped_list_has_the_same_sums_and_is_the_same_each_time():
+    plain, swapped = make_task("chain"), make_task("chain", listing="swapped")
+    for one, other in zip(plain.heldout(), swapped.heldout(), strict=True):
+        assert (one.id, one.answer) == (other.id, other.answer)
+        pairs = [re.findall(r"[a-z]\d", problem.prompt) for problem in (one, other)]
+        assert sorted(pairs[0]) == sorted(pairs[1])
+        assert sum(a != b for a, b in zip(*pairs, strict=True)) == 2
+    places = {re.findall(r"[a-z]", p.prompt).index("a") for p in swapped.heldout()}
+    assert places == {0, 1}
+    assert swapped.heldout() == make_task("chain", listing="swapped").heldout()
+
+
+@pytest.mark.parametrize("options", [{}, {"given": 3}])
+def test_equal_answers_to_a_walk_have_equal_rewards(options):
+    task = make_task("table_walk", **options)
+    problem, response, _ = next(w for w in _walks(task, 200) if task.reward(w[0], w[1]))
+    said = task.answer(problem, response)
+    assert said == task.answer(problem, re.sub("[a-z]{2}", "ft", response))
+    assert said != task.answer(problem, response[:-1] + str((int(response[-1]) + 1) % 8))
+    for broken in (
+        response[:-1],
+        response[:-2] + response[-1],
+        response + "ab",
+        "",
+        "=",
+        response * 2,
+    ):
+        assert task.answer(problem, broken) is None
+        assert task.reward(problem, broken) == 0.0
+
+
+def test_the_answer_to_a_chain_is_the_sum_it_states():
+    task = make_task("chain")
+    problem = task.heldout()[0]
+    said = [
+        task.answer(problem, text)
+        for text in ("a~1=4", "b7>4=4", "=4=", "4", "", "=", "=x", "=\u0663")
+    ]
+    assert said == ["4", "4", None, None, None, None, None, None]
+
+
+def test_later_options_leave_problems_and_identity_as_they_were(task):
+    """Written down before ``given`` and ``listing`` existed."""
+    known = {"table_walk": "ed7c04fda4b75a25", "chain": "d5d502d3915f95a6"}[task.name]
+    rng = np.random.default_rng(3)
+    drawn = [task.sample(50, rng), task.heldout(), task.demonstrations(50, rng)]
+    drawn += [task.max_response_tokens, task.vocabulary(), task.sample(5, rng)]
+    assert hashlib.sha256(repr(drawn).encode()).hexdigest()[:16] == known
+    told = resolve({"task": task.name}).identity()["task"]
+    assert {"given", "listing"}.isdisjoint(told)
+
+
+def test_training_problems_are_counted(task):
+    listed, count = task.training(), task.training_count()
+    assert count == {"table_walk": 64 - 12, "chain": 10**6 - 64}[task.name]
+    if listed is not None:
+        drawn = task.sample(20_000, np.random.default_rng(0))
+        assert set(listed) == set(drawn)
+        assert len(listed) == count
 
 
 def test_table_walk_options_change_the_walk():
