@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+)
 
 from cegppo_lab.errors import LabError, unknown
 from cegppo_lab.resources import shipped
 from cegppo_lab.tasks import Problem, Task, make_task
 from cegppo_lab.validation import validated
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Benchmark(BaseModel):
@@ -36,8 +47,9 @@ class Benchmark(BaseModel):
     """The task whose held-out problems are the benchmark."""
     count: int = Field(ge=1)
     """Problems that there must be."""
-    content_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
-    """:func:`content_hash` that the problems must have; null: no copy was at hand to pin."""
+    content_sha256: tuple[Sha256, ...] = ()
+    """:func:`content_hash` of the known copies, which differ in wording; the problems must be one
+    of them. The first is that of the copy which ``task`` fetches. Empty or null: any problems."""
     samples: int = Field(32, ge=1)
     """k: responses per problem."""
     temperature: float = Field(0.6, ge=0)
@@ -45,14 +57,22 @@ class Benchmark(BaseModel):
     max_tokens: int = Field(ge=1)
     """Tokens of a response, the end-of-sequence token included."""
 
+    @field_validator("content_sha256", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return () if value is None else (value,) if isinstance(value, str) else value
+
     @field_validator("task", mode="before")
     @classmethod
-    def _by_name(cls, value: Any) -> Task:
+    def _by_name(cls, value: Any, info: ValidationInfo) -> Task:
         if isinstance(value, Task):
             return value
         if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
             raise ValueError("must name a task, e.g. {name: math, path: FILE}")
-        return make_task(**value)
+        try:
+            return make_task(**value)
+        except LabError as error:
+            raise _of(info.data.get("name", "NAME"), error) from None
 
     @field_serializer("task")
     def _task_as_plain(self, task: Task) -> dict[str, Any]:
@@ -60,33 +80,47 @@ class Benchmark(BaseModel):
 
     @cached_property
     def problems(self) -> Sequence[Problem]:
-        """The problems, read and checked when first asked for.
+        """The problems, read and checked when first asked for; ids start with the ``name``.
 
         Raises:
             LabError: they cannot be had, or are not those that the definition pins.
         """
-        found = tuple(self.task.heldout())
+        try:
+            found = self.task.heldout()
+        except LabError as error:
+            raise _of(self.name, error) from None
         if len(found) != self.count:
             raise LabError(
                 f"benchmark {self.name!r} must have {self.count} problems, not {len(found)}; "
                 f"fetch the pinned version, or say {self.name}.count={len(found)}"
             )
         digest = content_hash(found)
-        if self.content_sha256 not in (None, digest):
+        if self.content_sha256 and digest not in self.content_sha256:
             raise LabError(
                 f"the problems of benchmark {self.name!r} are not the pinned ones: their hash is "
-                f"{digest}, not {self.content_sha256}; fetch the pinned version, or say "
-                f"{self.name}.content_sha256=null"
+                f"{digest}, not {' or '.join(self.content_sha256)}; fetch the pinned version, or "
+                f"say {self.name}.content_sha256=null"
             )
-        return found
+        return tuple(replace(each, id=f"{self.name}/{_own_part(each.id)}") for each in found)
 
     def fingerprint(self) -> str:
-        """The pinned hash of the problems, or that of those which are found.
+        """The hash that stands for the problems: the first pinned one, else that of those found.
 
         Raises:
             LabError: nothing is pinned and the problems cannot be had.
         """
-        return self.content_sha256 or content_hash(self.problems)
+        return self.content_sha256[0] if self.content_sha256 else content_hash(self.problems)
+
+
+def _own_part(problem_id: str) -> str:
+    """The id without the name of the task, e.g. ``3-5`` of ``table_walk/3-5``."""
+    return problem_id.partition("/")[2] or problem_id
+
+
+def _of(name: str, error: LabError) -> LabError:
+    """``error`` of the task of benchmark ``name``, with keys as they are typed for it."""
+    told = re.sub(r"(?<![\w./])task\.(?=[a-z])", f"{name}.task.", str(error))
+    return LabError(f"benchmark {name!r}: {told}")
 
 
 def content_hash(problems: Sequence[Problem]) -> str:
@@ -123,9 +157,15 @@ def load_benchmark(name: str, changes: Mapping[str, Any] | None = None) -> Bench
         raise LabError(f"{path} must be a mapping with task:, count: and max_tokens:")
     tree = {"name": path.stem, **tree}
     for key, value in (changes or {}).items():
-        owner, _, option = key.partition(".")
-        if option:
-            tree[owner] = {**(tree.get(owner) or {}), option: value}
-        else:
-            tree[owner] = value
-    return validated(Benchmark, tree, tree["name"])
+        _change(tree, key.split("."), value)
+    return validated(Benchmark, tree, str(tree["name"]))
+
+
+def _change(tree: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    """Set the value at the end of ``keys`` in the nested ``tree``; a value gives way to a group."""
+    *owners, last = keys
+    for owner in owners:
+        inner = tree.get(owner)
+        tree[owner] = dict(inner) if isinstance(inner, Mapping) else {}
+        tree = tree[owner]
+    tree[last] = value

@@ -65,6 +65,17 @@ def test_every_change_is_told_and_nothing_else_is_changed(name: str) -> None:
             assert same.why
 
 
+@pytest.mark.parametrize("name", PAPER)
+def test_the_tasks_own_problems_stand_in_for_the_benchmarks(name: str) -> None:
+    """A rehearsal needs no network."""
+    plan, rehearsed, changes = _rehearsed(name)
+    assert {config.benchmarks for config in _by_arm(plan).values()} == {("aime24", "aime25")}
+    assert {config.benchmarks for config in _by_arm(rehearsed).values()} == {()}
+    (told,) = [change for change in changes if change.key == "benchmarks"]
+    assert (told.was, told.now) == (["aime24", "aime25"], [])
+    assert "no download" in told.why
+
+
 def test_a_switch_comes_at_step_1_of_two_phases() -> None:
     _, rehearsed, changes = _rehearsed("beta_switch")
     (config,) = [c for arm, c in _by_arm(rehearsed).items() if "at 585" in arm]
@@ -113,7 +124,7 @@ def test_verls_config_differs_by_these_changes_and_the_cpus_alone() -> None:
         "trainer.save_freq": "runtime.checkpoint_every",
         "trainer.nnodes": "runtime.nodes",
         "trainer.n_gpus_per_node": "runtime.gpus",
-        "+reward.custom_reward_function.reward_kwargs.task": "task.name",
+        "+reward.custom_reward_function.reward_kwargs.tasks": "task.name",
     }
     assert differing <= ours.keys() | CPU_OVERRIDES.keys()
     told = {change.key for change in changes}

@@ -16,6 +16,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import ActorConfig
 
 from cegppo_lab.algorithms import algorithm_names
+from cegppo_lab.benchmark import load_benchmark
 from cegppo_lab.compose import resolve
 from cegppo_lab.config import RunConfig
 from cegppo_lab.errors import LabError
@@ -119,11 +120,24 @@ def test_the_task_reaches_the_reward_as_it_is() -> None:
     """A prompt template has braces, backslashes and line breaks."""
     config = run(task="klear_math", model="table_walk")
     kwargs = job(config).reward.custom_reward_function.reward_kwargs
-    task = OmegaConf.to_container(kwargs.task, resolve=True)
+    assert set(kwargs.tasks) == {"Training", "math"}
+    task = OmegaConf.to_container(kwargs.tasks.math, resolve=True)
     stated = yaml.safe_load((shipped("conf") / "task/klear_math.yaml").read_text())
     assert "\\boxed{}" in stated["prompt_template"]
+    assert kwargs.tasks.Training == kwargs.tasks.math
     assert task == {**task, **stated}
     assert task.keys() == {"name", *type(config.task).model_fields}
+
+
+def test_each_benchmark_brings_its_own_task_and_is_not_read() -> None:
+    config = run(task="klear_math", model="table_walk", benchmarks=["aime24", "math500"])
+    tasks = job(config).reward.custom_reward_function.reward_kwargs.tasks
+    assert {source: task.path for source, task in tasks.items()} == {
+        "Training": "Kwai-Klear/KlearReasoner-MathSub-30K",
+        "aime24": "HuggingFaceH4/aime_2024",
+        "math500": "HuggingFaceH4/MATH-500",
+    }
+    assert tasks.aime24.prompt_template == load_benchmark("aime24").task.prompt_template
 
 
 @pytest.mark.parametrize("text", STRINGS)

@@ -29,7 +29,7 @@ def test_the_plan_of_a_cluster_sweep_says_what_each_trial_needs(tmp_path: Path) 
     rows = [line for line in lines if "seed 1" in line]
     assert len(rows) == 5
     assert all("16 nodes x 8 GPUs" in row and row.endswith("pending") for row in rows)
-    assert lines[-1] == "5 trials, 5 to run"
+    assert "5 trials, 5 to run" in lines
 
 
 # The released 7B script's value, or the paper's; see conf/trainer/verl.yaml.

@@ -82,7 +82,8 @@ class Verl:
     def _validate(job: dict[str, Any], step: int) -> dict[str, float]:
         folder = Path(str(job["trainer.validation_data_dir"]))
         folder.mkdir(parents=True, exist_ok=True)
-        problems = [problem.id for problem in resolve({}).task.heldout() for _ in range(2)]
+        held = pd.read_parquet(job["data.val_files"])["extra_info"]
+        problems = [row["problem"] for row in held for _ in range(2)]
         said = "a line\u2028and\u0085another"  # verl writes these as they are
         rows = [
             {"problem": problem, "acc": float(number == step), "output": said}
@@ -144,6 +145,48 @@ def test_rows_become_records(job: Verl, tmp_path: Path) -> None:
     assert evaluation.problem == [problem for problem in problems for _ in range(2)]
     assert evaluation.sample == [0, 1] * len(problems)
     assert evaluation.correct == [float(n == 3) for n in range(2 * len(problems))]
+
+
+def _sums(folder: Path) -> list[str]:
+    """Two benchmarks of 64 problems each."""
+    files = [folder / "sums.yaml", folder / "more.yaml"]
+    for file in files:
+        file.write_text("title: S\nsource: here\ncount: 64\nmax_tokens: 9\ntask: {name: chain}\n")
+    return [str(file) for file in files]
+
+
+def test_verdicts_become_a_record_for_each_benchmark(job: Verl, tmp_path: Path) -> None:
+    records = _run(tmp_path, benchmarks=_sums(tmp_path))
+    for record in records:
+        if not record.evals:
+            continue
+        sums, more = record.evals
+        assert (sums.benchmark, more.benchmark) == ("sums", "more")
+        assert (sums.step, more.step) == (record.step, record.step)
+        assert more.problem == [name.replace("sums/", "more/") for name in sums.problem]
+        assert sums.sample == more.sample == [0, 1] * 64
+        right = [i for i, verdict in enumerate(sums.correct + more.correct) if verdict]
+        assert right == [record.step]
+    assert [record.step for record in records if record.evals] == [0, 3, 4]
+    told = list(job.jobs[0]["reward.custom_reward_function.reward_kwargs.tasks"])
+    assert told == ["Training", "sums", "more"]
+
+
+def test_verdicts_on_one_of_two_benchmarks_are_not_all(
+    job: Verl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verl, "VALIDATION_PATIENCE_S", 0.1)
+    validate = Verl._validate
+
+    def half(told: dict[str, Any], step: int) -> dict[str, float]:
+        metrics = validate(told, step)
+        file = Path(str(told["trainer.validation_data_dir"])) / f"{step}.jsonl"
+        file.write_text("\n".join([*file.read_text().split("\n")[:128], ""]))
+        return metrics
+
+    monkeypatch.setattr(Verl, "_validate", staticmethod(half))
+    with pytest.raises(TrainerError, match="did not write all verdicts of step 0"):
+        _run(tmp_path, benchmarks=_sums(tmp_path))
 
 
 def test_a_schedule_is_run_in_phases_with_one_history(job: Verl, tmp_path: Path) -> None:
@@ -244,6 +287,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"model.path": "/no/such/model"}, "/no/such/model"),
     ({"model.path": "some-lab/some-model"}, "some-lab/some-model"),
     ({"task": "math", "model": "table_walk", "task.path": "/no/such.jsonl"}, "/no/such.jsonl"),
+    ({"benchmarks": ["hmmt25"]}, "benchmark 'hmmt25': dataset 'MathArena/hmmt_feb_2025' is not on"),
+    ({"model.chat_template": False}, "say model.chat_template=true or trainer=embedded"),
 ]
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cegppo_lab.config import RunConfig
+from cegppo_lab.evaluation import benchmarks
 from cegppo_lab.trainers.verl import reward
 from cegppo_lab.trainers.verl.cpu import CPU_OVERRIDES
-from cegppo_lab.trainers.verl.data import PromptFiles
+from cegppo_lab.trainers.verl.data import TRAINING, PromptFiles
 
 ACTOR, REF = "actor_rollout_ref.actor", "actor_rollout_ref.ref"
 ROLLOUT, MODEL = "actor_rollout_ref.rollout", "actor_rollout_ref.model"
@@ -61,6 +62,7 @@ def _data(config: RunConfig, places: Places) -> dict[str, Any]:
         "data.train_batch_size": trainer.train_batch_size,
         "data.gen_batch_size": trainer.gen_batch_size,
         "data.max_prompt_length": trainer.max_prompt_length,
+        # verl's budget for evaluations too, whatever a benchmark's max_tokens.
         "data.max_response_length": trainer.max_response_length,
         f"{MODEL}.path": places.model,
     }
@@ -117,10 +119,16 @@ def _rollout(config: RunConfig) -> dict[str, Any]:
 
 
 def _reward(config: RunConfig) -> dict[str, Any]:
-    task = {"name": config.task.name, **config.task.model_dump(mode="json")}
+    """The task behind each ``data_source`` of the prompt files."""
+    evaluated = {each.name: each.task for each in benchmarks(config)}
+    sources = {TRAINING: config.task, **(evaluated or {config.task.name: config.task})}
+    tasks = {
+        source: {"name": task.name, **task.model_dump(mode="json")}
+        for source, task in sources.items()
+    }
     return {
         "reward.custom_reward_function.path": reward.PATH,
-        "+reward.custom_reward_function.reward_kwargs.task": task,
+        "+reward.custom_reward_function.reward_kwargs.tasks": tasks,
     }
 
 

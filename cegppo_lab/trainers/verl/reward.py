@@ -25,20 +25,23 @@ def compute_score(
     ground_truth: str,
     extra_info: Mapping[str, Any],
     *,
-    task: Mapping[str, Any],
+    tasks: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, float | str]:
     """The reward of one response, and its verdict under the names that verl writes out.
 
     Args:
+        data_source: whose problem it is: the training task's or a benchmark's.
         solution_str: decoded by verl without special tokens, as our verifiers expect it.
         ground_truth: the problem's answer.
         extra_info: the columns of :mod:`cegppo_lab.trainers.verl.data`.
-        task: ``name`` and options, from ``custom_reward_function.reward_kwargs.task``.
+        tasks: by data source the ``name`` and options of the task whose verifier decides, from
+            ``custom_reward_function.reward_kwargs.tasks``.
 
     Returns:
         ``score`` is what verl trains on; ``acc`` names its validation metrics; ``problem`` is the
         problem's id, for the responses that verl writes to ``trainer.validation_data_dir``.
     """
+    task = tasks[data_source]
     if OmegaConf.is_config(task):
         task = OmegaConf.to_container(task, resolve=True)
     problem = Problem(extra_info["problem"], extra_info["prompt"], ground_truth)

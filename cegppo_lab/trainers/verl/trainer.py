@@ -1,5 +1,8 @@
 """The verl trainer: verl's own loop as a child process, with our loss, data and records.
 
+Evaluations during training, those on benchmarks too, are verl's own: it generates with
+``trainer.max_response_length`` tokens at most.
+
 A coefficient that changes at a step is run as consecutive phases: verl stops at the step with a
 checkpoint and is started again from it, with the new value. The history is one.
 """
@@ -7,6 +10,7 @@ checkpoint and is started again from it, with the new value. The history is one.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import pairwise
@@ -16,8 +20,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from cegppo_lab.config import RunConfig, RuntimeConfig
+from cegppo_lab.errors import LabError
+from cegppo_lab.evaluation import ProblemSet, evaluated
 from cegppo_lab.files import read_lines
-from cegppo_lab.models import check_model
+from cegppo_lab.models import check_chat_template, check_model
 from cegppo_lab.store import EvalRecord, StepRecord
 from cegppo_lab.streams import numpy_stream
 from cegppo_lab.trainers.base import TrainerError, scheduled_metrics
@@ -41,10 +47,17 @@ class VerlTrainer:
     def check(self, config: RunConfig) -> None:
         """Raise ``LabError`` for a config that verl refuses, missing data and a missing model."""
         require_verl(to_train=True)
+        if not config.model.chat_template:
+            raise LabError(
+                "model.chat_template=false: verl always writes prompts in the chat template; say "
+                "model.chat_template=true or trainer=embedded"
+            )
         resolved_job(config, Path("runs/trial"))
         config.task.heldout()
+        evaluated(config)
         config.task.sample(1, numpy_stream("check"))
         check_model(config.model.path)
+        check_chat_template(config.model.path)
 
     def run(self, config: RunConfig, checkpoints: Path) -> Iterator[StepRecord]:
         """Train ``config`` from verl's newest checkpoint on, yielding a record a step."""
@@ -88,6 +101,7 @@ def prepare(config: RunConfig, checkpoints: Path) -> Places:
     places = planned_places(folder, checkpoints.resolve(), str(model))
     write_prompts(
         config.task,
+        evaluated(config),
         places.prompts.train.parent,
         seed=config.seed,
         steps=trainer.steps,
@@ -171,7 +185,7 @@ def _record(config: RunConfig, places: Places, row: dict[str, Any]) -> StepRecor
     }
     if step:  # row k is what the k-th step, counted from 0 by schedules, has done
         metrics |= scheduled_metrics(config, step - 1)
-    evals = [_evaluation(config, places, step)] if _due(config, row) else []
+    evals = _evaluations(config, places, step) if _due(config, row) else []
     return StepRecord(step, metrics, evals)
 
 
@@ -182,8 +196,8 @@ def _due(config: RunConfig, row: dict[str, Any]) -> bool:
     return evaluated and (step % every == 0 or step == last)
 
 
-def _evaluation(config: RunConfig, places: Places, step: int) -> EvalRecord:
-    """The verdicts that verl wrote out for ``step``, in the order of problems and samples."""
+def _evaluations(config: RunConfig, places: Places, step: int) -> list[EvalRecord]:
+    """The verdicts that verl wrote out for ``step``: a record for each set of problems."""
     end = time.monotonic() + VALIDATION_PATIENCE_S
     while not (rows := _verdicts(config, places, step)):
         if time.monotonic() > end:
@@ -192,19 +206,24 @@ def _evaluation(config: RunConfig, places: Places, step: int) -> EvalRecord:
                 f"{places.validation} in {VALIDATION_PATIENCE_S:g} s"
             )
         time.sleep(0.3)
-    seen: dict[str, int] = {}
-    problems, samples, correct = [], [], []
-    for row in rows:
-        problem = row["problem"]
-        samples.append(seen.get(problem, 0))
-        seen[problem] = samples[-1] + 1
-        problems.append(problem)
-        correct.append(float(row["acc"]))
-    return EvalRecord(step, config.task.name, problems, samples, correct)
+    return [_record_of(each, rows, step) for each in evaluated(config)]
+
+
+def _record_of(problems: ProblemSet, rows: list[dict[str, Any]], step: int) -> EvalRecord:
+    """The rows on these problems; samples are numbered in the order of the rows."""
+    own = {problem.id for problem in problems.problems}
+    mine = [row for row in rows if row["problem"] in own]
+    seen: Counter[str] = Counter()
+    samples = []
+    for row in mine:
+        samples.append(seen[row["problem"]])
+        seen[row["problem"]] += 1
+    correct = [float(row["acc"]) for row in mine]
+    return EvalRecord(step, problems.name, [row["problem"] for row in mine], samples, correct)
 
 
 def _verdicts(config: RunConfig, places: Places, step: int) -> list[dict[str, Any]]:
     """The rows of the file that verl writes in a thread of its own; none before it is complete."""
     rows = list(read_lines(places.validation / f"{step}.jsonl"))
-    expected = len(config.task.heldout()) * config.trainer.eval_samples
-    return rows if len(rows) >= expected else []
+    problems = sum(len(each.problems) for each in evaluated(config))
+    return rows if len(rows) >= problems * config.trainer.eval_samples else []
