@@ -5,22 +5,32 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cegppo_lab.errors import LabError
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace ``path`` by ``value`` as JSON: readers see the old file or the new one, whole."""
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A draft to write to, which becomes ``path`` at the end: readers see one of them, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(draft, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, sort_keys=True)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    try:
+        yield draft
+        with open(draft, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace ``path`` by ``value`` as JSON: readers see the old file or the new one, whole."""
+    text = json.dumps(value, indent=1, sort_keys=True) + "\n"
+    with replaced(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path, default: Any = None) -> Any:
@@ -52,7 +62,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         except ValueError as error:
             raise LabError(
                 f"{path}: line {number} is not valid JSON ({error}); "
-                "move the trial's folder away and run again"
+                "move its folder away and run again"
             ) from None
 
 

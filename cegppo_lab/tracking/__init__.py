@@ -2,6 +2,7 @@
 
 from cegppo_lab.tracking.background import Mirror
 from cegppo_lab.tracking.connection import DEFAULT_URI, UI_ENVIRONMENT, ui_command
+from cegppo_lab.tracking.evaluations import Scores, mirror_evaluations
 from cegppo_lab.tracking.mirror import MirrorReport, mirror_sweep, sync
 
 __all__ = [
@@ -9,6 +10,8 @@ __all__ = [
     "UI_ENVIRONMENT",
     "Mirror",
     "MirrorReport",
+    "Scores",
+    "mirror_evaluations",
     "mirror_sweep",
     "sync",
     "ui_command",

@@ -11,8 +11,9 @@ from cegppo_lab.tracking.describe import note
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
 
+NOTE_TAG = "mlflow.note.content"
 VIEW_NAME = "Curves by arm"
 VIEW_TAG = "mlflow.sharedViewState.curves-by-arm"
 """Where MLflow 3.17 keeps a saved view; the view's address ends in what follows the last dot."""
@@ -23,22 +24,27 @@ _SHOWN = (metrics.ENTROPY, metrics.GRAD_NORM, metrics.PPO_KL)
 
 def find_experiment(client: MlflowClient, uri: str, manifest: dict[str, Any]) -> str:
     """The id of the sweep's experiment, made or restored where needed."""
-    name, text = manifest["name"], note(manifest)
+    found = open_experiment(client, uri, manifest["name"], note(manifest))
+    if VIEW_TAG not in found.tags:  # one that is there may have been changed in the UI
+        client.set_experiment_tag(found.experiment_id, VIEW_TAG, saved_view(manifest))
+    return found.experiment_id
+
+
+def open_experiment(client: MlflowClient, uri: str, name: str, text: str) -> Experiment:
+    """The experiment ``name`` with ``text`` as its description, made or restored where needed."""
     found = client.get_experiment_by_name(name)
     if found is None:
         file = database_file(uri)  # artifacts lie next to the database, whatever folder we are in
         place = (file.parent / "mlartifacts" / name).as_uri() if file else None
         # The kind spares the UI asking, and opening on the page for agent traces.
-        tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": text}
-        tags[VIEW_TAG] = saved_view(manifest)
-        return client.create_experiment(name, artifact_location=place, tags=tags)
+        tags = {"mlflow.experimentKind": "custom_model_development", NOTE_TAG: text}
+        made = client.create_experiment(name, artifact_location=place, tags=tags)
+        return client.get_experiment(made)
     if found.lifecycle_stage != "active":
         client.restore_experiment(found.experiment_id)
-    if found.tags.get("mlflow.note.content") != text:
-        client.set_experiment_tag(found.experiment_id, "mlflow.note.content", text)
-    if VIEW_TAG not in found.tags:  # one that is there may have been changed in the UI
-        client.set_experiment_tag(found.experiment_id, VIEW_TAG, saved_view(manifest))
-    return found.experiment_id
+    if found.tags.get(NOTE_TAG) != text:
+        client.set_experiment_tag(found.experiment_id, NOTE_TAG, text)
+    return found
 
 
 def saved_view(manifest: dict[str, Any]) -> str:

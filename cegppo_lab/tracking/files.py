@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-TRIAL_FILES = ("config.json", "provenance.json", "status.json", "evals.jsonl", "tokens.jsonl")
+TRIAL_FILES = (
+    *("config.json", "provenance.json", "status.json"),
+    *("evals.jsonl", "evaluations.jsonl", "tokens.jsonl"),
+)
 MANIFEST_FILE = "manifest.json"
 FOLDER = "store"
 """Where the files lie among a run's artifacts."""
