@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -55,10 +55,19 @@ def versions() -> dict[str, str]:
     return found
 
 
-def code_versions(*sweeps: SweepData) -> list[str]:
-    """The distinct git commits that trained the trials, ``+changes`` where the tree was dirty."""
+class Attempted(Protocol):
+    """What says where its numbers come from: a sweep, or final evaluations."""
+
+    @property
+    def provenance(self) -> dict[str, list[dict[str, Any]]]:
+        """By trial or evaluation, its attempts."""
+        ...
+
+
+def code_versions(*sources: Attempted) -> list[str]:
+    """The distinct git commits that made the numbers, ``+changes`` where the tree was dirty."""
     return sorted({
-        _commit(attempt.get("git_sha"), attempt.get("git_dirty")) for attempt in attempts(*sweeps)
+        _commit(attempt.get("git_sha"), attempt.get("git_dirty")) for attempt in attempts(*sources)
     })  # fmt: skip
 
 
@@ -66,9 +75,9 @@ def _commit(sha: str | None, dirty: bool | None) -> str:
     return (sha or "no git") + ("+changes" if dirty else "")
 
 
-def attempts(*sweeps: SweepData) -> list[dict[str, Any]]:
-    """Every attempt at a trial of these sweeps, those of a shared trial once."""
-    trials = {key: entries for data in sweeps for key, entries in data.provenance.items()}
+def attempts(*sources: Attempted) -> list[dict[str, Any]]:
+    """Every attempt at a trial or evaluation of these, those of a shared one once."""
+    trials = {key: entries for data in sources for key, entries in data.provenance.items()}
     return [attempt for entries in trials.values() for attempt in entries]
 
 
@@ -90,9 +99,31 @@ def record(
         "query": query,
         "trials": trials[["trial_id", "arm", "seed", "state", "step"]].to_dict("records"),
         "code": code_versions(*sweeps),
-        "drawn_by": _commit(*git_state()),
-        "versions": versions(),
+        **_drawn(),
     }
+
+
+def evaluation_record(
+    name: str, source: str, evaluations: list[dict[str, Any]], code: list[str], title: str,
+    query: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """What made an artifact of final evaluations, as ``record``; ``code``: see there.
+
+    ``evaluations``: one dictionary each, with its ``evaluation_id``.
+    """
+    return {
+        "title": title,
+        "evaluation": name,
+        "source": [source],
+        "query": query,
+        "evaluations": evaluations,
+        "code": code,
+        **_drawn(),
+    }
+
+
+def _drawn() -> dict[str, Any]:
+    return {"drawn_by": _commit(*git_state()), "versions": versions()}
 
 
 def page_png(figure: Figure) -> bytes:
@@ -113,9 +144,11 @@ def save_figure(figure: Figure, folder: Path, stem: str, made_by: dict[str, Any]
     same store draws the same bytes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    told = ("sweep", "plan_id", "query", "code", "drawn_by", "versions")
-    short = json.dumps({key: made_by[key] for key in told})
-    trials = " ".join(str(trial["trial_id"]) for trial in made_by["trials"])
+    told = ("sweep", "evaluation", "plan_id", "query", "code", "drawn_by", "versions")
+    short = json.dumps({key: made_by[key] for key in told if key in made_by})
+    made_of = [str(trial["trial_id"]) for trial in made_by.get("trials", ())]
+    made_of += [str(entry["evaluation_id"]) for entry in made_by.get("evaluations", ())]
+    trials = " ".join(made_of)
     png = {"Title": made_by["title"], "Description": short, "Source": trials}
     pdf = {
         "Title": made_by["title"],

@@ -33,8 +33,13 @@ def save(
 ) -> dict[str, str]:
     """Write a figure's files; returns what the page needs of it, drawn once more for the page."""
     write(sweeps, drawing, folder, stem, query)
+    return shown(drawing, stem)
+
+
+def shown(drawing: Drawing, key: str) -> dict[str, str]:
+    """What a page needs of a figure: its words, and its images as data."""
     return {
-        "key": stem,
+        "key": key,
         "title": drawing.title,
         "caption": drawing.own,
         "alt": drawing.alt,
@@ -91,10 +96,10 @@ def shared_settings(*sweeps: SweepData) -> list[tuple[str, str]]:
     return [(k, v) for k, v in first.items() if all(other.get(k) == v for other in flat)]
 
 
-def provenance_rows(*sweeps: SweepData) -> list[tuple[str, str]]:
+def provenance_rows(*sources: artifacts.Attempted) -> list[tuple[str, str]]:
     """What ran where: each fact with its distinct values over all attempts, and their counts."""
     facts: dict[str, dict[str, int]] = {}
-    everything = artifacts.attempts(*sweeps)
+    everything = artifacts.attempts(*sources)
     for attempt in everything:
         entry = {
             "cegppo-lab": attempt.get("cegppo_lab"),
@@ -105,7 +110,7 @@ def provenance_rows(*sweeps: SweepData) -> list[tuple[str, str]]:
         for key, value in entry.items():
             counts = facts.setdefault(key, {})
             counts[str(value)] = counts.get(str(value), 0) + 1
-    rows = [("git commit", ", ".join(artifacts.code_versions(*sweeps)) or "unknown")]
+    rows = [("git commit", ", ".join(artifacts.code_versions(*sources)) or "unknown")]
     for key, counts in facts.items():
         several = len(counts) > 1
         told = [f"{v} ({n} attempts)" if several else v for v, n in counts.items()]

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.load.checks import check_comparable, sentences
+from analysis.load.finals import preferred, several
 from analysis.load.frames import (
     EVAL_COLUMNS,
     SCALES,
@@ -19,7 +20,15 @@ from analysis.load.frames import (
     SweepData,
 )
 from cegppo_lab.errors import LabError
-from cegppo_lab.store import PENDING, RUNNING, EvalRecord, Status, StepRecord, TokenSample
+from cegppo_lab.store import (
+    PENDING,
+    RUNNING,
+    EvalRecord,
+    FinalRecord,
+    Status,
+    StepRecord,
+    TokenSample,
+)
 
 PAPER_MODELS = ("r1-distill-qwen",)
 
@@ -39,6 +48,8 @@ class RunView:
     locked: bool = False
     notes: list[str] = field(default_factory=list)
     """Sentences for the report's list of what is not whole."""
+    finals: list[FinalRecord] = field(default_factory=list)
+    """Final evaluations of its checkpoints."""
 
 
 def assemble(
@@ -71,7 +82,8 @@ def assemble(
             continue
         seen[key] = run.trial_id
         _extend_steps(steps, row, run.steps)
-        _extend_evals(evals, row, run.evals)
+        _extend_evals(evals, row, preferred(run.evals, run.finals))
+        problems += several(f"{run.arm}, seed {run.seed}", run.finals)
     if not steps["step"] and not evals["step"]:
         raise LabError(
             f"no trial of sweep {manifest['name']!r} has a step in {source} yet; "
@@ -179,3 +191,4 @@ def _extend_evals(into: dict[str, list[Any]], row: dict[str, Any], records: list
         into["problem_id"] += record.problem
         into["sample"] += record.sample
         into["correct"] += record.correct
+        into["evaluation"] += [getattr(record, "evaluation", "")] * count

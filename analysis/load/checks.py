@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.load import finals
 from analysis.load.frames import SweepData
 from cegppo_lab.errors import LabError
 from cegppo_lab.metrics import ENTROPY, GRAD_NORM, PPO_KL, REWARD_MEAN
@@ -40,7 +41,12 @@ def check_comparable(data: SweepData) -> None:
 
 def sentences(data: SweepData) -> list[str]:
     """A sentence for everything in the frames that is not whole."""
-    return [*_unfinished(data), *_mixed(data), *_not_finite(data)]
+    return [
+        *_unfinished(data),
+        *_mixed(data),
+        *_not_finite(data),
+        *finals.sentences(data),
+    ]
 
 
 def _label(row: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from cegppo_lab.store import DONE
 
 STEP_COLUMNS = ["trial_id", "arm", "seed", "step", "metric", "value"]
 EVAL_COLUMNS = [
-    "trial_id", "arm", "seed", "step", "benchmark", "problem_id", "sample", "correct",
+    "trial_id", "arm", "seed", "step", "benchmark", "problem_id", "sample", "correct", "evaluation",
 ]  # fmt: skip
 TRIAL_COLUMNS = ["trial_id", "arm", "seed", "state", "reason", "step", "steps"]
 TOKEN_COLUMNS = [
@@ -74,8 +74,9 @@ class SweepData:
     """All that a source knows of a sweep.
 
     ``steps``: trial_id, arm, seed, step, metric, value. ``evals``: trial_id, arm, seed, step,
-    benchmark, problem_id, sample, correct. ``trials``: every planned trial, run or not: trial_id,
-    arm, seed, state, reason, step (reached), steps (planned; 0 where unknown). ``problems``:
+    benchmark, problem_id, sample, correct, evaluation ("" of the training loop's verdicts, else the
+    id of the final evaluation). ``trials``: every planned trial, run or not: trial_id, arm, seed,
+    state, reason, step (reached), steps (planned; 0 where unknown). ``problems``:
     a sentence for everything that a reader of the numbers should know is not whole. ``scale``: one
     of ``SCALES``. ``source``: the store or the tracking URI that the numbers come from.
     """

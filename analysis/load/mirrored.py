@@ -80,6 +80,7 @@ def run_view(
         status=_status(run, files.status(), config, logged),
         steps=logged.step_records(without=derived),
         evals=evals,
+        finals=files.evaluations(),
         locked=run.info.status == "RUNNING",
     )
     cause = "trained when it was last mirrored" if view.locked else "not uploaded (yet)"

@@ -43,6 +43,7 @@ class StoreSource:
             status=run.status(),
             steps=run.steps(),
             evals=run.evals(),
+            finals=run.evaluations(),
             locked=run.locked(),
         )
 
