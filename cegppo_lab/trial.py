@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,8 +49,16 @@ def hashed_content(config: RunConfig) -> dict[str, Any]:
 
 def make_trial(config: RunConfig, arm: str = "") -> Trial:
     """The trial of ``config``; ``LabError`` when its model cannot be found."""
-    content = hashed_content(config)
-    # A preset's name is a label: two presets with equal values are one run.
-    content["model"] = {key: value for key, value in content["model"].items() if key != "name"}
+    return Trial(config, content_id(hashed_content(config)), arm)
+
+
+def content_id(content: Mapping[str, Any]) -> str:
+    """The trial id of a hashed content, as it is stored: twelve characters.
+
+    A model preset's name is a label: two presets with equal values are one run.
+    """
+    model = content.get("model")
+    if isinstance(model, Mapping):
+        content = {**content, "model": {k: v for k, v in model.items() if k != "name"}}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return Trial(config, hashlib.sha256(text.encode()).hexdigest()[:12], arm)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

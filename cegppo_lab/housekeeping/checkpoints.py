@@ -1,0 +1,97 @@
+"""Checkpoints on disk, of both trainers: which there are, and whether they are whole.
+
+``step_000032/`` is the embedded trainer's, ``global_step_32/`` verl's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+_NAME = re.compile(r"(global_)?step_(\d+)")
+_EMBEDDED = ("state.json", "optimizer.safetensors", "policy/config.json")
+
+
+def found(folder: Path) -> list[Path]:
+    """The checkpoints in a trial's ``checkpoints`` folder, oldest first.
+
+    Of a checkpoint that verl has dropped, a folder without weights stays behind: it is none.
+    """
+    folders = [path for path in folder.glob("*step_*") if _NAME.fullmatch(path.name)]
+    whole = [p for p in folders if p.is_dir() and (_is_embedded(p) or (p / "actor").is_dir())]
+    return sorted(whole, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The number of training steps that the folder's name says."""
+    return int(_NAME.fullmatch(checkpoint.name)[2])
+
+
+def flaw(checkpoint: Path) -> str | None:
+    """What makes the checkpoint useless, in a few words; None for a whole one.
+
+    Reads headers and lengths, not the tensors themselves.
+    """
+    if _is_embedded(checkpoint) and (told := _embedded_flaw(checkpoint)):
+        return told
+    for path in sorted(checkpoint.rglob("*")):
+        check = _CHECKS.get(path.suffix)
+        if check and path.is_file() and (told := check(path)):
+            return f"{path.relative_to(checkpoint)} {told}"
+    return None
+
+
+def _is_embedded(checkpoint: Path) -> bool:
+    return checkpoint.name.startswith("step_")
+
+
+def _embedded_flaw(checkpoint: Path) -> str | None:
+    for name in _EMBEDDED:
+        if not (checkpoint / name).is_file():
+            return f"{name} is missing"
+    if not list((checkpoint / "policy").glob("*.safetensors")):
+        return "policy/ has no weights"
+    state = _json(checkpoint / "state.json")
+    step = state.get("step") if isinstance(state, dict) else None
+    if step != step_of(checkpoint):
+        return f"state.json says step {step}"
+    return None
+
+
+def _safetensors_flaw(path: Path) -> str | None:
+    try:
+        with safe_open(path, framework="np"):  # checks the header, and the length against it
+            return None
+    except (SafetensorError, OSError) as error:
+        return f"is cut short or damaged ({str(error).splitlines()[0]})"
+
+
+def _torch_flaw(path: Path) -> str | None:
+    # torch.save writes a zip, whose directory is at its end.
+    return None if zipfile.is_zipfile(path) else "is cut short or damaged"
+
+
+def _json_flaw(path: Path) -> str | None:
+    value = _json(path)
+    if value is None:
+        return "is not valid JSON"
+    if not path.name.endswith(".safetensors.index.json"):
+        return None
+    missing = {name for name in value["weight_map"].values() if not (path.parent / name).is_file()}
+    return f"names {sorted(missing)[0]}, which is missing" if missing else None
+
+
+def _json(path: Path) -> Any:
+    """The file's value, or None for what is no JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        return None
+
+
+_CHECKS = {".safetensors": _safetensors_flaw, ".pt": _torch_flaw, ".json": _json_flaw}
