@@ -35,7 +35,8 @@ def _train(run: RunWriter, trial: Trial) -> Iterator[StepRecord]:
         records = make_trainer(trial.config.trainer.name).run(trial.config, run.checkpoints)
         for count, record in enumerate(records):
             if not count:
-                run.add_provenance(provenance.attempt(max(record.step - 1, 0)))
+                used = {"resources": provenance.resources(trial.config.runtime)}
+                run.add_provenance(provenance.attempt(max(record.step - 1, 0)) | used)
             run.append(record)
             done = record.step
             run.set_status(RUNNING, step=done, steps=steps)

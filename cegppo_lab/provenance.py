@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cegppo_lab
+from cegppo_lab.config import RuntimeConfig
 
 PACKAGES = ("torch", "transformers", "ray", "mlflow", "numpy", "hydra-core", "verl", "safetensors")
 
@@ -25,6 +26,11 @@ def attempt(resumed_from: int) -> dict[str, Any]:
         "pid": os.getpid(),
         **environment(),
     }
+
+
+def resources(runtime: RuntimeConfig) -> dict[str, Any]:
+    """What the time of a step depends on besides the run and the machine."""
+    return {key: getattr(runtime, key) for key in ("device", "threads", "gpus", "nodes")}
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,18 @@ import sys
 
 import click
 
-from cegppo_lab.cli import doctor, figures, inspect, results, runs
+from cegppo_lab.cli import (
+    data,
+    doctor,
+    evaluate,
+    figures,
+    harness,
+    inspect,
+    plan,
+    results,
+    runs,
+    store,
+)
 from cegppo_lab.errors import LabError, unknown
 from cegppo_lab.trainers.base import TrainerError
 
@@ -52,9 +63,10 @@ def cli() -> None:
 
 
 for _command in (
-    *(runs.sweep, runs.plan, runs.train),
+    *(runs.sweep, plan.plan, runs.train, evaluate.evaluate, harness.harness),
     *(figures.figures, results.report, results.sync, results.ui),
-    *(doctor.doctor, inspect.algorithms, inspect.pretrain),
+    *(store.status, store.verify, store.gc, store.export_, store.import_),
+    *(doctor.doctor, inspect.algorithms, data.data, inspect.pretrain),
 ):
     cli.add_command(_command)
 

@@ -53,11 +53,13 @@ def figures(words: tuple[str, ...], published: bool, **paths: str | None) -> Non
 
 def _plans(words: tuple[str, ...], paths: dict[str, str]) -> list[Plan]:
     """The plan of every sweep, checked whole before the first one is entered in the store."""
+    from cegppo_lab.sweep.confounds import refuse_confounds
     from cegppo_lab.sweep.plan import make_plan
 
     plans = [make_plan(name, list(words), paths) for name in SWEEPS]
     plans[0].check_writable()
     for plan in plans:
+        refuse_confounds(plan.confounds())
         check_trials(plan, plan.trials)
     for plan in plans:
         plan.store().write_manifest(plan.manifest())

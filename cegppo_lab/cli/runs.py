@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,14 +18,15 @@ from cegppo_lab.cli.common import (
     tell_report,
     words_argument,
 )
-from cegppo_lab.cli.describe import needs, resolved_text
 from cegppo_lab.errors import LabError
 
 if TYPE_CHECKING:
+    from cegppo_lab.sweep.budget import Budget
     from cegppo_lab.sweep.dispatch import Outcome
     from cegppo_lab.sweep.plan import Plan
     from cegppo_lab.trial import Trial
 
+FINISHED = ("done", "stopped")
 MIRROR_PATIENCE_S = 60.0
 
 
@@ -34,12 +34,21 @@ MIRROR_PATIENCE_S = 60.0
 @words_argument
 @click.option("--limit", type=click.IntRange(min=1), help="Run the first N trials of the plan.")
 @click.option(
+    "--budget", metavar="HOURS", help="Stop when used up, e.g. 40gpuh, 12cpuh, 8h (wall time)."
+)
+@click.option(
     "--rehearse", is_flag=True, help="Run a verl sweep small and short on this machine's CPU."
 )
 @path_option("store")
 @path_option("mlflow")
 @path_option("report")
-def sweep(words: tuple[str, ...], limit: int | None, rehearse: bool, **paths: str | None) -> None:
+def sweep(
+    words: tuple[str, ...],
+    limit: int | None,
+    budget: str | None,
+    rehearse: bool,
+    **paths: str | None,
+) -> None:
     """Run a sweep: train what is missing, mirror it to MLflow, write the report.
 
     NAME is a file of sweeps/ (default: quickstart) or a path to one. Words reach the sweep's own
@@ -50,22 +59,35 @@ def sweep(words: tuple[str, ...], limit: int | None, rehearse: bool, **paths: st
     python -m cegppo_lab sweep beta_grid seeds=[1,2,3,4,5]
     python -m cegppo_lab sweep quickstart trainer.steps=20 name=short --limit 4
     python -m cegppo_lab sweep paper/beta_grid_1p5b --rehearse --limit 1
+    python -m cegppo_lab sweep paper/beta_grid_1p5b --budget 40gpuh
     """
+    from cegppo_lab.sweep.budget import parse_budget
+    from cegppo_lab.sweep.confounds import refuse_confounds
     from cegppo_lab.sweep.plan import make_plan
 
     name, overrides = split_name(words)
     plan = make_plan(name, overrides, path_values(**paths))
+    refuse_confounds(plan.confounds())
     if rehearse:
         plan = _rehearsal(plan)
+    allowed = parse_budget(budget, plan.runtime) if budget else None
     plan.check_writable()
     trials = plan.first(limit)
     check_trials(plan, trials)
     plan.store().write_manifest(plan.manifest())
-    end(_run_and_report(plan, trials), trials)
+    end(_run_and_report(plan, trials, allowed), trials, allowed)
 
 
-def end(outcome: Outcome, trials: list[Trial]) -> None:
+def end(outcome: Outcome, trials: list[Trial], budget: Budget | None = None) -> None:
     """Say what is left to do, with the exit status that tells it to a script."""
+    if outcome.over_budget and budget:
+        left = [trial for trial in trials if outcome.states[trial.trial_id] not in FINISHED]
+        click.echo(f"budget of {budget.text()} used up; {len(left)} of {len(trials)} left out:")
+        for trial in left:
+            state = outcome.states[trial.trial_id]
+            click.echo(f"  {trial.trial_id}  {trial.arm}  seed {trial.seed}  {state}")
+        click.echo("the same command goes on from here, with a budget of its own")
+        return
     if outcome.interrupted:
         click.echo("stopped; the same command goes on from here")
         sys.exit(EXIT_INTERRUPTED)
@@ -106,7 +128,7 @@ def tell_states(outcome: Outcome) -> None:
     click.echo(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
 
 
-def _run_and_report(plan: Plan, trials: list[Trial]) -> Outcome:
+def _run_and_report(plan: Plan, trials: list[Trial], budget: Budget | None) -> Outcome:
     """Train, draw and mirror; MLflow never stands in the way of the other two."""
     from rich.console import Console
 
@@ -125,6 +147,7 @@ def _run_and_report(plan: Plan, trials: list[Trial]) -> Outcome:
             trials,
             lambda concurrent: Progress(store, trials, concurrent, Console()),
             mirror.nudge,
+            budget,
         )
         tell_states(outcome)
         try:
@@ -137,48 +160,6 @@ def _run_and_report(plan: Plan, trials: list[Trial]) -> Outcome:
         click.echo(f"note: {problem}")
     click.echo(f"runs in MLflow: python -m cegppo_lab ui   ({plan.runtime.mlflow})")
     return outcome
-
-
-@click.command()
-@words_argument
-@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-@click.option(
-    "--config", "shown", metavar="TRIAL", help="Print one trial's resolved configuration."
-)
-@path_option("store")
-def plan(words: tuple[str, ...], as_json: bool, shown: str | None, **paths: str | None) -> None:
-    """Show the trials of a sweep, their ids and which are done; starts nothing.
-
-    \b
-    python -m cegppo_lab plan beta_grid
-    python -m cegppo_lab plan quickstart algorithm.clip_low=0.1 --json
-    python -m cegppo_lab plan paper/beta_grid_7b --config 3f2a   (verl's, whole)
-    """
-    from cegppo_lab.sweep.plan import make_plan, state_of
-
-    name, overrides = split_name(words)
-    made = make_plan(name, overrides, path_values(**paths))
-    if shown is not None:
-        click.echo(resolved_text(made, shown))
-        return
-    store = made.store()
-    states = {trial.trial_id: state_of(store, trial) for trial in made.trials}
-    if as_json:
-        manifest = made.manifest()
-        rows = [{**row, "state": states[row["trial_id"]]} for row in manifest.pop("trials")]
-        configs = {trial.trial_id: trial.stored_config() for trial in made.trials}
-        full = [{**row, "config": configs[row["trial_id"]]} for row in rows]
-        click.echo(json.dumps({**manifest, "trials": full}, indent=1))
-        return
-    click.echo(made.spec.question.strip())
-    width = max(len(trial.arm) for trial in made.trials)
-    for trial in made.trials:
-        click.echo(
-            f"{trial.trial_id}  {trial.arm:{width}}  seed {trial.seed}  "
-            f"{needs(trial)}  {states[trial.trial_id]}"
-        )
-    missing = sum(state not in ("done", "stopped") for state in states.values())
-    click.echo(f"{len(made.trials)} trials, {missing} to run")
 
 
 @click.command()
@@ -227,5 +208,6 @@ def _tell_record(record: object, steps: int) -> None:
         if key in record.metrics
     )
     for evaluation in record.evals:
-        values += f"  accuracy {sum(evaluation.correct) / len(evaluation.correct):.3f}"
+        mean = sum(evaluation.correct) / len(evaluation.correct)
+        values += f"  {evaluation.benchmark} {mean:.3f}"
     click.echo(f"step {record.step}/{steps}{values}")

@@ -24,6 +24,8 @@ from cegppo_lab.execute import attempt, is_finished
 from cegppo_lab.models import portable
 from cegppo_lab.processes import watched
 from cegppo_lab.store import FAILED, RunStore, StepRecord
+from cegppo_lab.sweep.budget import Budget
+from cegppo_lab.sweep.meter import Meter
 from cegppo_lab.sweep.plan import Plan, state_of
 from cegppo_lab.sweep.progress import Progress
 from cegppo_lab.trial import Trial
@@ -37,6 +39,7 @@ class Outcome:
 
     states: dict[str, str]
     interrupted: bool
+    over_budget: bool = False
 
     def count(self, state: str) -> int:
         """How many trials are in ``state``."""
@@ -73,14 +76,21 @@ class TuneTrial(tune.Trainable):
 
 
 class _Reporter(tune.Callback):
-    """Tells the progress display and the MLflow mirror what happens."""
+    """Tells the progress display, the MLflow mirror and the budget's meter what happens."""
 
-    def __init__(self, store: RunStore, progress: Progress, nudge: Callable[[], None]) -> None:
-        self._store, self._progress, self._nudge = store, progress, nudge
+    def __init__(
+        self, store: RunStore, progress: Progress, nudge: Callable[[], None], meter: Meter | None
+    ) -> None:
+        self._store, self._progress, self._nudge, self.meter = store, progress, nudge, meter
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks to restore them later; what we restore from is the store.
         return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A trial has got its resources."""
+        if self.meter:
+            self.meter.started(_id(trial))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
@@ -90,17 +100,23 @@ class _Reporter(tune.Callback):
             self._progress.update(_id(trial), result["trained"], result["shown"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial ended by itself."""
+        """A trial ended by itself, or the call did."""
+        self._release(trial)
         status = self._store.run(_id(trial)).status()
         self._progress.finish(_id(trial), status.state, status.reason)
         self._nudge()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A trial failed, for good in this call."""
+        self._release(trial)
         status = self._store.run(_id(trial)).status()
         reason = status.reason if status.state == FAILED else _last_line(trial)
         self._progress.finish(_id(trial), FAILED, reason)
         self._nudge()
+
+    def _release(self, trial: Any) -> None:
+        if self.meter:
+            self.meter.ended(_id(trial))
 
 
 def _id(tune_trial: Any) -> str:
@@ -121,27 +137,30 @@ def run_trials(
     trials: list[Trial],
     progress: Callable[[int], Progress],
     nudge: Callable[[], None] = lambda: None,
+    budget: Budget | None = None,
 ) -> Outcome:
     """Train those of ``trials`` that are not finished; returns when no more can be done.
 
     ``progress`` makes the display for so many trials at a time; ``nudge`` is called when there is
-    something new to mirror. Ctrl-C stops the trials so that the next call resumes them.
+    something new to mirror. Ctrl-C stops the trials so that the next call resumes them, and so
+    does the end of ``budget``.
     """
     store = plan.store()
     missing = [trial for trial in trials if not is_finished(store, trial.trial_id)]
-    interrupted = False
+    unfinished, meter = False, None
     if missing:
         with _cluster() as cpus:
             concurrent = 1 if plan.runtime.nodes > 1 else max(1, int(cpus // plan.runtime.cpus))
             with progress(concurrent) as display:
-                reporter = _Reporter(store, display, nudge)
-                interrupted = _fit(plan, missing, reporter)
+                meter = Meter(budget, plan.runtime) if budget else None
+                unfinished = _fit(plan, missing, _Reporter(store, display, nudge, meter))
     states = {trial.trial_id: state_of(store, trial) for trial in trials}
-    return Outcome(states, interrupted)
+    over_budget = unfinished and meter is not None and meter.exhausted
+    return Outcome(states, unfinished and not over_budget, over_budget)
 
 
 def _fit(plan: Plan, missing: list[Trial], reporter: _Reporter) -> bool:
-    """Run Tune over ``missing``; whether it was interrupted."""
+    """Run Tune over ``missing``; whether it ended before they did."""
     # A trial that spans nodes asks the running cluster for its GPUs itself, one trial at a time.
     spans_nodes = plan.runtime.nodes > 1
     resources = {"cpu": plan.runtime.cpus, "gpu": 0 if spans_nodes else plan.runtime.gpus}
@@ -157,6 +176,7 @@ def _fit(plan: Plan, missing: list[Trial], reporter: _Reporter) -> bool:
             ),
             run_config=tune.RunConfig(
                 storage_path=scratch,
+                stop=reporter.meter,
                 failure_config=tune.FailureConfig(max_failures=1),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 callbacks=[reporter],

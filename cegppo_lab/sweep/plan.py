@@ -13,7 +13,8 @@ from typing import Any
 from cegppo_lab.compose import parse_overrides, resolve
 from cegppo_lab.config import RunConfig, RuntimeConfig
 from cegppo_lab.errors import LabError
-from cegppo_lab.store import PENDING, RUNNING, RunStore
+from cegppo_lab.store import PENDING, RUNNING, RunDir, RunStore
+from cegppo_lab.sweep.confounds import Confound, confounds
 from cegppo_lab.sweep.spec import SweepSpec, load_spec, split_overrides
 from cegppo_lab.trial import Trial, make_trial
 
@@ -53,6 +54,12 @@ class Plan:
             "plan_id": hashlib.sha256("".join(ids).encode()).hexdigest()[:12],
             "created": time.time(),
         }
+
+    def confounds(self) -> list[Confound]:
+        """Differences between the arms that the sweep neither declares nor waives."""
+        arms = {trial.arm: trial.config for trial in self.trials}
+        contents = {arm: flattened(config.identity()) for arm, config in arms.items()}
+        return confounds(self.spec, contents)
 
     def check_writable(self) -> None:
         """Raise ``LabError`` when the runs or the reports could not be written."""
@@ -137,7 +144,7 @@ def _refuse_twins(trials: list[Trial]) -> None:
         seen[trial.trial_id] = trial
 
 
-def state_of(store: RunStore, trial: Trial) -> str:
+def state_of(store: RunStore, trial: Trial | RunDir) -> str:
     """The trial's state in the store; ``interrupted`` when no process is at a started one."""
     run = store.run(trial.trial_id)
     state = run.status().state

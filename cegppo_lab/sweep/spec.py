@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from cegppo_lab.compose import config_groups
 from cegppo_lab.errors import LabError, unknown
 from cegppo_lab.resources import shipped
+from cegppo_lab.store import SWEEP_NAME
 from cegppo_lab.validation import validated
 
 DEFAULT_SWEEP = "quickstart"
@@ -24,7 +25,7 @@ class SweepSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)?$")
+    name: str = Field(pattern=f"^{SWEEP_NAME}$")
     question: str = Field(min_length=1)
     notes: list[str] = []
     """What a reader of the results must know: scale, deviations, what is known not to hold."""
@@ -37,6 +38,8 @@ class SweepSpec(BaseModel):
     zip: dict[str, list[Any]] = {}
     """Axes that run in parallel: the i-th values together. All of one length."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    allow_differences: list[str] = []
+    """Keys in which arms may differ though no arm sets them: see ``sweep/confounds.py``."""
 
     @field_validator("name")
     @classmethod

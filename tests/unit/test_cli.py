@@ -132,8 +132,9 @@ def test_plan_lists_every_trial_with_its_state(here: Path) -> None:
     ]
     assert told["trials"][1]["config"]["algorithm"]["clip_high"] == 0.28
     lines = _lab(*words).splitlines()
-    assert lines[-1] == "4 trials, 2 to run"
-    assert [line.split()[0] for line in lines[1:-1]] == [trial.trial_id for trial in trials]
+    assert lines[-2] == "4 trials, 2 to run"
+    assert lines[-1].startswith("price: all unknown")
+    assert [line.split()[0] for line in lines[1:-2]] == [trial.trial_id for trial in trials]
     assert not (here / "runs").exists()
 
 
