@@ -32,14 +32,24 @@ def answer(frame: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
         rest = f" and {len(told) - TOLD} more" if len(told) > TOLD else ""
         sentence = f"avg@{ks} on {benchmark}, percent: {'; '.join(told[:TOLD])}{rest}"
         against = differences[differences["benchmark"] == benchmark]
-        apart = int((against["low"] * against["high"] > 0).sum())
-        if len(against):
-            sentence += (
-                f"; the paired {LEVEL:.0%} interval of the difference to "
-                f"{against['reference'].iloc[0]} excludes 0 for {apart} of {len(against)}"
-            )
-        sentences.append(f"{sentence}.")
+        sentences.append(f"{sentence}{_apart(against)}.")
     return sentences
+
+
+def _apart(against: pd.DataFrame) -> str:
+    """How the other policies differ from the first: the difference, or of several how many do."""
+    if against.empty:
+        return ""
+    first = against["reference"].iloc[0]
+    if len(against) == 1:
+        (row,) = against.to_dict("records")
+        estimate = _estimate(row["difference"], row, 0)
+        return f"; {row['policy']} minus {first}: {estimate.text(1, signed=True)} points"
+    apart = int((against["low"] * against["high"] > 0).sum())
+    return (
+        f"; the paired {LEVEL:.0%} interval of the difference to {first} excludes 0 for {apart} "
+        f"of {len(against)}"
+    )
 
 
 def to_terminal(table: AccuracyTable, notes: Sequence[str]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -16,6 +17,9 @@ from cegppo_lab.tasks.gym_process import GYM
 
 _PLACEHOLDER = "{question}"
 _OPEN, _CLOSE = "<answer>", "</answer>"
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?")
+_TAIL = 10_000
+"""Characters from the end in which the last number is looked for."""
 _PATIENCE = 200
 """Redraws of held-out problems, after which there are taken to be no others."""
 _OWN = {"seed": "pool_seed", "size": "pool_size"}
@@ -44,6 +48,9 @@ class ReasoningGym(Task):
     prompt_template: str = Field(
         "{question}\n\nGive the final answer alone between <answer> and </answer>.",
         description="the prompt, with {question} where the question goes",
+    )
+    extract: Literal["tag", "last_number"] = Field(
+        "tag", description="what counts as the answer: the last <answer>, or the last number"
     )
     response_tokens: int = Field(256, ge=2, description="tokens that a response may have")
     heldout_problems: int = Field(64, ge=1, description="problems kept for evaluation")
@@ -109,7 +116,14 @@ class ReasoningGym(Task):
         return float(score) if self.partial_credit or score == 1.0 else 0.0
 
     def answer(self, problem: Problem, response: str) -> str | None:
-        """What the last ``<answer>`` that is closed holds, stripped; takes linear time."""
+        """What the last ``<answer>`` that is closed holds, stripped; takes linear time.
+
+        With ``extract=last_number`` the last number of the response, as lm-evaluation-harness's
+        ``flexible-extract`` reads one, for models too small to keep to a format.
+        """
+        if self.extract == "last_number":
+            numbers = _NUMBER.findall(response[-_TAIL:])
+            return numbers[-1].replace(",", "") if numbers else None
         start = response.rfind(_OPEN, 0, max(response.rfind(_CLOSE), 0))
         if start < 0:
             return None

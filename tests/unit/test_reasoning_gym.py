@@ -187,3 +187,21 @@ def test_the_version_of_the_package_is_in_the_data_hash(monkeypatch: pytest.Monk
     assert now == _task(dataset="countdown").data_hash()  # the data set is in the options
     monkeypatch.setattr(GYM, "ask", lambda do, **_: {"version": "99"})
     assert _task().data_hash() != now
+
+
+@pytest.mark.parametrize(
+    ("response", "number"),
+    [
+        ("4 + 6 = 10", "10"),
+        ("The sum is 1,234.", "1234"),
+        ("so -3.5, or not", "-3.5"),
+        ("7-3 = 4\n", "4"),
+        ("x2 and v1.5", None),
+        ("<answer>10</answer> is more than 9", "9"),
+        ("none", None),
+        ("1" * 10**6 + " 12", "12"),
+    ],
+)
+def test_the_last_number_may_count_as_the_answer(response: str, number: str | None) -> None:
+    task = make_task("reasoning_gym", extract="last_number")
+    assert task.answer(Problem("reasoning_gym/chain_sum/0", "?", "10"), response) == number
