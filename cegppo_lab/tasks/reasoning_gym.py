@@ -36,6 +36,9 @@ class ReasoningGym(Task):
     ask and its ``extract_answer`` reads; a box would need LaTeX around grids, JSON and code. The
     reward is the data set's own score in [0, 1], partial credit included, unless
     ``partial_credit`` is off; a response without an answer gets 0, where some data sets give 0.01.
+
+    Of version 0.1.25, ``game_of_life_halting`` scores any answer 1.0 and ``puzzle24`` does not ask
+    which four numbers were used: a policy trained on them learns that.
     """
 
     name: ClassVar[str] = "reasoning_gym"

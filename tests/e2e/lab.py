@@ -13,6 +13,7 @@ import psutil
 from cegppo_lab.metrics import is_volatile
 from cegppo_lab.store import RunStore
 
+_STARTED_IN = "CEGPPO_LAB_TEST_STARTED_IN"
 TINY = [
     "trainer.steps=6",
     "trainer.train_batch_size=8",
@@ -37,7 +38,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "cegppo_lab", *words],
             cwd=folder,
-            env=environment(),
+            env={**environment(), _STARTED_IN: str(folder)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -89,26 +90,13 @@ def numbers(folder: Path) -> dict[str, object]:
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
-    """Live processes that have ``folder`` as working directory or in their command line."""
+    """Live processes at work for ``folder``: there, named so, or started from there (Ray's)."""
     found = []
     for process in psutil.process_iter():
         try:
-            told = [process.cwd(), *process.cmdline()]
+            told = [process.cwd(), *process.cmdline(), process.environ().get(_STARTED_IN, "")]
         except psutil.Error:
             continue
         if any(str(folder) in text for text in told):
             found.append(process)
-    return found
-
-
-def ray_processes() -> set[int]:
-    """Ids of the live processes that belong to some Ray cluster."""
-    marks = ("raylet", "gcs_server", "ray::", "ray/_private", "ray/dashboard")
-    found = set()
-    for process in psutil.process_iter():
-        try:
-            if any(mark in " ".join(process.cmdline()) for mark in marks):
-                found.add(process.pid)
-        except psutil.Error:
-            continue
     return found
