@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os.path
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -25,6 +25,7 @@ from cegppo_lab.errors import LabError, unknown
 from cegppo_lab.resources import shipped
 from cegppo_lab.tasks import Problem, Task, make_task
 from cegppo_lab.validation import validated
+from cegppo_lab.yaml_files import read_mapping
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -70,7 +71,7 @@ class Benchmark(BaseModel):
         if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
             raise ValueError("must name a task, e.g. {name: math, path: FILE}")
         try:
-            return make_task(**value)
+            return make_task(**{str(key): option for key, option in value.items()})
         except LabError as error:
             raise _of(info.data.get("name", "NAME"), error) from None
 
@@ -147,15 +148,10 @@ def load_benchmark(name: str, changes: Mapping[str, Any] | None = None) -> Bench
     """
     by_path = name.endswith((".yaml", ".yml"))
     path = Path(name) if by_path else benchmark_files().get(name)
-    if path is None or not path.is_file():
+    if path is None or not os.path.isfile(path):
         raise unknown("benchmark", name, benchmark_files())
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LabError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(tree, dict):
-        raise LabError(f"{path} must be a mapping with task:, count: and max_tokens:")
-    tree = {"name": path.stem, **tree}
+    content = read_mapping(path, "task:, count: and max_tokens:")
+    tree = {"name": path.stem, **content}
     for key, value in (changes or {}).items():
         _change(tree, key.split("."), value)
     return validated(Benchmark, tree, str(tree["name"]))

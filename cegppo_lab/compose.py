@@ -18,7 +18,8 @@ from cegppo_lab.errors import LabError, unknown
 from cegppo_lab.resources import shipped
 
 
-def config_groups() -> dict[str, list[str]]:
+@lru_cache(maxsize=1)
+def config_groups() -> Mapping[str, list[str]]:
     """The config groups and their options: ``{"algorithm": ["cegppo", ...], ...}``."""
     conf = shipped("conf")
     return {
@@ -99,6 +100,6 @@ def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
                 raise LabError(f"{key}={value!r}: {key} is a group; set one of its keys, {key}.KEY")
             if isinstance(value, bool) and type(node[part]) in (int, float):
                 raise LabError(f"{key}={value!r}: must be a number")
-            node[part] = value
+            node[part] = copy.deepcopy(value)  # a later key may set a part of it
         else:
             node = node[part]

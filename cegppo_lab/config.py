@@ -15,14 +15,14 @@ from cegppo_lab.benchmark import load_benchmark
 from cegppo_lab.errors import LabError, unknown
 from cegppo_lab.tasks import Task, make_task
 from cegppo_lab.trainer_config import TRAINERS, Section, TrainerConfig
-from cegppo_lab.validation import validated
+from cegppo_lab.validation import Place, validated
 
 
 class ModelConfig(Section):
     """The policy that training starts from."""
 
     name: str
-    path: str
+    path: Place
     """A shipped or packaged model's name, a local folder in Hugging Face format, a GGUF file, or a
     hub model id."""
     head_scale: float = Field(default=1.0, gt=0)
@@ -39,9 +39,9 @@ class ModelConfig(Section):
 class RuntimeConfig(Section):
     """What no number depends on: paths, resources, memory. Never part of a trial's id."""
 
-    store: str
+    store: Place
     mlflow: str
-    report: str
+    report: Place
     device: Literal["cpu", "cuda", "auto"]
     threads: int = Field(ge=1)
     cpus: float = Field(gt=0)
@@ -50,7 +50,13 @@ class RuntimeConfig(Section):
     nodes: int = Field(ge=1)
     """Nodes of one trial. More than one: it runs on the running Ray cluster, one at a time."""
     time_limit_h: float | None = Field(gt=0)
-    """Hours that one attempt at a verl trial may take; null: no limit."""
+    """Hours that one attempt at a trial may take; null: no limit. The next call goes on from its
+    last checkpoint, so it should last for more than ``checkpoint_every`` steps."""
+    retries: int = Field(ge=0)
+    """How often a trial that failed is tried again in one call, from its last whole checkpoint.
+    What no retry mends (a mistake in the configuration, a full disk) is not tried again."""
+    retry_backoff_s: float = Field(ge=0)
+    """Seconds before the first retry of a trial; doubles with each."""
     micro_batch_size: int = Field(ge=1)
     """Responses per forward and backward pass. Gradients are equal up to rounding."""
     micro_batch_tokens: int | None = Field(ge=1)

@@ -12,6 +12,11 @@ class LabError(Exception):
     The command line prints it as one line and exits with status 2, without a traceback.
     """
 
+    def __str__(self) -> str:
+        """The message as one line, whatever it quotes: what cannot be printed is escaped."""
+        told = super().__str__()
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in told)
+
 
 def nearest(given: str, allowed: Iterable[str], count: int = 3) -> list[str]:
     """The names in ``allowed`` that look most like ``given``, best first (may be empty)."""

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar, get_args
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 
 from cegppo_lab.errors import LabError, unknown
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def _place(value: str) -> str:
+    """``value``, unless no file system could have it; that it exists is not asked."""
+    try:
+        os.lstat(Path(value).expanduser())
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ValueError("is too long for a path") from None
+    except (RuntimeError, ValueError) as error:  # ~nobody, a null character
+        raise ValueError(f"is no path: {error}") from None
+    return value
+
+
+Place = Annotated[str, AfterValidator(_place)]
+"""The field type of a path, or of what may be one, that need not be there."""
 
 
 def validated(cls: type[Model], values: Mapping[str, Any], where: str) -> Model:
@@ -21,6 +40,8 @@ def validated(cls: type[Model], values: Mapping[str, Any], where: str) -> Model:
         return cls.model_validate(dict(values))
     except ValidationError as error:
         raise _first(cls, error, where) from None
+    except UnicodeEncodeError as error:
+        raise LabError(f"{where}: {error.object!r} is not Unicode text") from None
 
 
 def _first(cls: type[BaseModel], error: ValidationError, where: str) -> LabError:

@@ -13,9 +13,10 @@ from cegppo_lab.models.packaged import packaged_file, packaged_models
 _SHIPPED = Path(__file__).parents[1] / "policies"
 
 
-def shipped_policies() -> list[str]:
-    """Names of the policies that come with the package."""
-    return sorted(config.parent.name for config in _SHIPPED.glob("*/config.json"))
+@lru_cache(maxsize=1)
+def shipped_policies() -> tuple[str, ...]:
+    """Names of the policies that come with the package, sorted."""
+    return tuple(sorted(config.parent.name for config in _SHIPPED.glob("*/config.json")))
 
 
 def _named() -> list[str]:

@@ -17,6 +17,7 @@ from cegppo_lab.tasks.overlap import Grams
 from cegppo_lab.tasks.records import data_files, files_hash, rows, text_field
 from cegppo_lab.tasks.verifier import verify, verify_batch
 from cegppo_lab.tasks.verifier.latex import MAX_CHARACTERS, last_box, tidy
+from cegppo_lab.validation import Place
 
 if TYPE_CHECKING:
     from cegppo_lab.benchmark import Benchmark
@@ -40,7 +41,7 @@ class Math(Task):
     )
     neutral: ClassVar[frozenset[str]] = frozenset({"decontaminate"})
 
-    path: str = Field("", description="data file, folder, or owner/name of a hub data set")
+    path: Place = Field("", description="data file, folder, or owner/name of a hub data set")
     file: str | None = Field(None, description="file, or glob, inside the folder or hub data set")
     revision: str | None = Field(None, description="commit of the hub data set")
     sha256: str | None = Field(
@@ -56,7 +57,7 @@ class Math(Task):
     heldout_problems: int | float = Field(
         64, description="problems kept for evaluation: a count, or a share such as 0.02"
     )
-    heldout_path: str | None = Field(
+    heldout_path: Place | None = Field(
         None, description="data file to keep them from; its problems are not trained on"
     )
     limit: int | None = Field(None, ge=1, description="training problems used, chosen by hash")

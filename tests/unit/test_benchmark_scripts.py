@@ -32,3 +32,22 @@ def test_the_verifier_script_compares_both_judges_on_the_same_pairs(tmp_path: Pa
     endless = [row for row in rows if not row["pairs_per_s"]]
     assert len(endless) == 2
     assert all(float(row["seconds"]) > 0 for row in endless)
+
+
+def test_the_plan_script_times_every_case_at_every_size(tmp_path: Path) -> None:
+    out = tmp_path / "plan.csv"
+    command = [sys.executable, "-m", "benchmarks.plan", "--quick", "--out", str(out)]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    lines = out.read_text().splitlines()
+    assert any(
+        line == "# command: python -m benchmarks.plan --quick --out " + str(out) for line in lines
+    )
+    rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    assert [row["trials"] for row in rows] == ["100"] * 5 + ["200"] * 5
+    small, large = rows[:5], rows[5:]
+    assert [row["case"] for row in small] == [row["case"] for row in large]
+    for peer, *ours in (small, large):
+        assert peer["case"].startswith("json.loads")
+        assert peer["ratio"] == "1.00"
+        assert all(float(row["seconds"]) > 0 and float(row["ratio"]) > 0 for row in ours)
