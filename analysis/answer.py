@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pandas as pd
+
 from analysis.captions import unbroken
 from analysis.load import SweepData
 from analysis.stats import LEVEL, Estimate, mean_estimate, paired_difference
+from analysis.stops import mark, stopped_out
 from analysis.tables import QUANTITIES, seed_values
 
 
@@ -24,14 +27,15 @@ def _entropy(data: SweepData) -> str:
         return "No run has reached the last tenth of its steps, so end entropies are not known yet."
     if len(names) == 1:
         return f"Only {names[0]} has an end entropy so far: {means[names[0]]:.3f} nats."
-    order, apart = [f"{unbroken(names[0])} ({means[names[0]]:.2f})"], []
+    shown = {name: _shown(data, name, values[name][0]) for name in names}
+    order, apart = [shown[names[0]]], []
     for lower, higher in pairwise(names):
         difference = paired_difference(values[higher][0], values[lower][0])
         sign = "<" if difference.excludes_zero and difference.value > 0 else "~"
-        order.append(f"{sign} {unbroken(higher)} ({means[higher]:.2f})")
+        order.append(f"{sign} {shown[higher]}")
         if sign == "<":
-            shown = difference.text(2, signed=True)
-            apart.append(f"{unbroken(higher)} minus {unbroken(lower)}: {shown}")
+            told = difference.text(2, signed=True)
+            apart.append(f"{unbroken(higher)} minus {unbroken(lower)}: {told}")
     pairs = len(names) - 1
     rest = ', the others ("~") are undecided with these seeds' if len(apart) < pairs else ""
     return (
@@ -40,6 +44,12 @@ def _entropy(data: SweepData) -> str:
         f"{pairs} neighbouring differences"
         f"{' (' + '; '.join(apart) + ')' if apart else ''}{rest}."
     )
+
+
+def _shown(data: SweepData, arm: str, values: pd.Series) -> str:
+    """The arm with its mean, and how many of its runs are not in it because they were stopped."""
+    stops = mark(stopped_out(data, [arm], values))
+    return f"{unbroken(arm)} ({mean_estimate(values).value:.2f}{stops})"
 
 
 def _accuracy(data: SweepData, benchmark: str) -> str:
@@ -65,7 +75,8 @@ def _accuracy(data: SweepData, benchmark: str) -> str:
     ]
     return (
         f"Accuracy on held-out problems ({benchmark}, {values[best][1]}) lies between "
-        f"{means[worst]:.2f} ({unbroken(worst)}) and {means[best]:.2f} ({unbroken(best)}); its "
+        f"those of {_shown(data, worst, values[worst][0])} and "
+        f"{_shown(data, best, values[best][0])}; its "
         f"change since the start has an interval that excludes 0 in {len(gains)} of {len(means)} "
         f"arms, {_against(reference, versus)}."
     )

@@ -19,11 +19,13 @@ from analysis.stats import (
     seeds_needed,
     smallest_p,
 )
+from analysis.stops import EXPLANATION, mark, stopped_out
 from analysis.tables import QUANTITIES, Section, seed_values
 
 COLUMNS = [
     "model", "quantity", "benchmark", "at", "arm", "reference", "difference", "low", "high",
-    "n_seeds", "n_planned", "method", "p_t", "p_t_holm", "p_permutation", "p_permutation_holm",
+    "n_seeds", "n_planned", "n_stopped", "method",
+    "p_t", "p_t_holm", "p_permutation", "p_permutation_holm",
     "improvement", "improvement_low", "improvement_high", "improvement_method",
     "wanted", "seeds", "seeds_low", "seeds_high", "seeds_text",
 ]  # fmt: skip
@@ -68,10 +70,16 @@ def _rows(model: str, data: SweepData) -> Iterator[dict]:
                     "benchmark": benchmark,
                     "at": ends[found.name][1],
                     "n_planned": data.planned(found.name),
+                    "n_stopped": _stopped(data, values, found),
                     "wanted": WANTED[key],
                     **_numbers(found),
                     **_seeds(needed),
                 }
+
+
+def _stopped(data: SweepData, values: Mapping[str, pd.Series], found: Comparison) -> int:
+    pairs = values[found.name] - values[found.reference]
+    return stopped_out(data, [found.name, found.reference], pairs)
 
 
 def _needed(values: Mapping[str, pd.Series], found: Comparison, wanted: float) -> SeedsNeeded:
@@ -136,7 +144,7 @@ def _section(key: str, benchmark: str, model: str, frame: pd.DataFrame) -> Secti
 
 
 def _line(row: pd.Series) -> list[str]:
-    counts = f"{row['n_seeds']} of {row['n_planned']}"
+    counts = f"{row['n_seeds']} of {row['n_planned']}{mark(row['n_stopped'])}"
     tests = ("p_t", "p_t_holm", "p_permutation", "p_permutation_holm")
     return [
         row["arm"],
@@ -176,6 +184,7 @@ def sentences(frame: pd.DataFrame) -> list[str]:
         "test, and sign flips (a permutation test, exact up to 13 seeds); Holm: adjusted for all "
         "arms of the table. P(higher): the probability that a run of the arm has the higher value "
         "than one of the reference [score interval].",
+        *([EXPLANATION] if frame["n_stopped"].any() else []),
         *_power(frame),
         *_least(frame),
     ]

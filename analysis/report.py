@@ -107,7 +107,7 @@ def _page(
         figures=shown,
         reading=" ".join([*reading, *endings(data), *switches(data)]),
         sections=tables.sections(frame),
-        explanation=tables.explanation(),
+        explanation=tables.explanation(frame),
         comparisons=comparisons.sections(compared),
         compared=comparisons.sentences(compared),
         ledger=claims.rows_for_page(verdicts),

@@ -16,11 +16,12 @@ from rich.text import Text
 
 from analysis.load import SweepData
 from analysis.stats import LEVEL, Estimate, mean_estimate, paired_difference
+from analysis.stops import EXPLANATION, mark, mark_of, stopped_out
 from cegppo_lab.metrics import CLIPFRAC_HIGH, CLIPFRAC_LOW, ENTROPY, GRAD_NORM, PPO_KL
 
 COLUMNS = [
     "arm", "quantity", "benchmark", "reference", "at",
-    "estimate", "low", "high", "n_seeds", "n_planned", "method",
+    "estimate", "low", "high", "n_seeds", "n_planned", "n_stopped", "method",
 ]  # fmt: skip
 TERMINAL_WIDTH = 108
 
@@ -104,7 +105,8 @@ def _evaluated_step(data: SweepData, arm: str, benchmark: str, where: str) -> in
 def results_table(data: SweepData) -> pd.DataFrame:
     """One row an arm and quantity, long and numeric: see ``COLUMNS``.
 
-    The first arm is the reference of the paired differences. ``low`` and ``high`` are NaN where
+    The first arm is the reference of the paired differences. ``n_stopped``: the seeds that are not
+    in the estimate because a run was stopped before. ``low`` and ``high`` are NaN where
     an interval is refused, and ``method`` says why; they are cut to the quantity's range.
     """
     return pd.DataFrame(_rows(data), columns=COLUMNS)
@@ -122,16 +124,20 @@ def _rows(data: SweepData) -> Iterator[tuple]:
                 if quantity.versus and arm.name == reference:
                     continue
                 values, at = seed_values(data, arm.name, quantity, benchmark)
-                result = (
-                    paired_difference(values, base)
+                result, known, arms = (
+                    (paired_difference(values, base), values - base, [arm.name, reference])
                     if quantity.versus
-                    else mean_estimate(values).within(quantity.lowest, quantity.highest)
+                    else (_bounded_mean(values, quantity), values, [arm.name])
                 )
                 yield (
                     arm.name, key, benchmark, reference if quantity.versus else "", at,
                     result.value, result.low, result.high, result.n_seeds,
-                    data.planned(arm.name), result.method,
+                    data.planned(arm.name), stopped_out(data, arms, known), result.method,
                 )  # fmt: skip
+
+
+def _bounded_mean(values: pd.Series, quantity: Quantity) -> Estimate:
+    return mean_estimate(values).within(quantity.lowest, quantity.highest)
 
 
 def estimate_of(row: pd.Series) -> Estimate:
@@ -146,14 +152,17 @@ def cell(row: pd.Series, *, digits: int | None = None, told: int | None = None) 
     ``told``: the count that the reader knows already, by default that of the plan.
     """
     quantity, estimate = QUANTITIES[row["quantity"]], estimate_of(row)
-    count = f"{estimate.n_seeds} of {row['n_planned']} seeds"
+    stopped = mark(row["n_stopped"])
+    count = f"{estimate.n_seeds} of {row['n_planned']} seeds{stopped}"
     if math.isnan(estimate.value):
         return f"n/a ({count})"
     text = estimate.text(
         quantity.digits if digits is None else digits, scale=quantity.scale, signed=quantity.versus
     )
     partial = estimate.n_seeds != (row["n_planned"] if told is None else told)
-    return f"{text} ({count})" if partial and estimate.low is not None else text
+    if not partial:
+        return text
+    return f"{text} ({count})" if estimate.low is not None else text + stopped
 
 
 def sections(frame: pd.DataFrame) -> list[Section]:
@@ -179,7 +188,7 @@ def _section(frame: pd.DataFrame, title: str, keys: list[tuple[str, str]]) -> Se
         own = whole[whole["arm"] == arm]
         told = int(own["n_seeds"].max())
         cells = {(r["quantity"], r["benchmark"]): cell(r, told=told) for _, r in own.iterrows()}
-        counts = f"{told} of {own['n_planned'].iloc[0]}"
+        counts = f"{told} of {own['n_planned'].iloc[0]}{mark_of(own, told)}"
         rows.append([arm, counts, *(cells.get(key, "reference") for key in keys)])
     heads = [_head(part, with_place=not shared) for part in parts]
     return Section(f"{title}, {places[0]}" if shared else title, ["arm", "seeds", *heads], rows)
@@ -193,13 +202,14 @@ def _head(rows: pd.DataFrame, *, with_place: bool) -> str:
     return f"{quantity.label}, {places[0]}" if with_place and len(places) == 1 else quantity.label
 
 
-def explanation() -> str:
+def explanation(frame: pd.DataFrame) -> str:
     """What the numbers are; belongs under every printed table."""
-    return (
+    told = (
         f"Mean over seeds [{LEVEL:.0%} t interval over seeds]; differences are paired on shared "
         "seeds. Intervals are not corrected for the number of comparisons, and are cut to the "
         "quantity's range. A run counts only where it has all the steps averaged."
     )
+    return f"{told} {EXPLANATION}" if frame["n_stopped"].any() else told
 
 
 def to_markdown(frame: pd.DataFrame) -> str:
@@ -210,7 +220,7 @@ def to_markdown(frame: pd.DataFrame) -> str:
         body = [section.header, ["---"] * len(section.header), *section.rows]
         lines += ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in body]
         lines.append("")
-    return "\n".join([*lines, explanation(), ""])
+    return "\n".join([*lines, explanation(frame), ""])
 
 
 def to_csv(frame: pd.DataFrame) -> str:
@@ -238,10 +248,14 @@ def to_terminal(frame: pd.DataFrame) -> str:
             row["quantity"]: cell(row, digits=2, told=told).replace(", ", ",")
             for _, row in rows.iterrows()
         }
-        texts = [str(arm), f"{told}/{planned}", *(cells.get(key, "reference") for key in keys)]
+        texts = [
+            str(arm),
+            f"{told}/{planned}{mark_of(rows, told)}",
+            *(cells.get(key, "reference") for key in keys),
+        ]
         table.add_row(*(Text(text) for text in texts))
     console = Console(file=io.StringIO(), width=TERMINAL_WIDTH, color_system=None)
     console.print(table)
-    console.print(Text(explanation(), style="dim"))
+    console.print(Text(explanation(frame), style="dim"))
     lines = console.file.getvalue().splitlines()
     return "\n".join(line.rstrip() for line in lines) + "\n"

@@ -11,6 +11,7 @@ from analysis.paper_tables.measure import BEST, IQM, MEASURED, TIE
 from analysis.paper_tables.methods import BASE, Cast
 from analysis.published import AVERAGE, SOURCE
 from analysis.stats import LEVEL
+from cegppo_lab.store import STOPPED
 
 
 def notes_of(frame: pd.DataFrame, chosen: Cast) -> list[str]:
@@ -25,6 +26,7 @@ def notes_of(frame: pd.DataFrame, chosen: Cast) -> list[str]:
         *_published(frame),
         *_sizes(chosen),
         *_unfinished(chosen, frame),
+        *_stopped(chosen),
         *_gaps(frame),
         *chosen.notes,
     ]
@@ -98,6 +100,19 @@ def _unfinished(chosen: Cast, frame: pd.DataFrame) -> Iterator[str]:
             yield (
                 f"{entry.arm.name} of sweep {entry.sweep.name}: the last evaluation so far is at "
                 f"step {ends.max()} of {length}."
+            )
+
+
+def _stopped(chosen: Cast) -> Iterator[str]:
+    for entry in chosen.entries():
+        trials = entry.trials()
+        steps = trials.loc[trials["state"] == STOPPED, "step"]
+        if len(steps):
+            told = ", ".join(str(step) for step in sorted(steps))
+            yield (
+                f"{entry.arm.name} of sweep {entry.sweep.name}: {len(steps)} of {len(trials)} runs "
+                f"stopped early (at step {told}) and are in no value at the last evaluation, which "
+                "may flatter the method."
             )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from cegppo_lab.compose import config_groups, resolve
 from cegppo_lab.errors import LabError, unknown
 from cegppo_lab.evaluate.checkpoints import newest_checkpoint
-from cegppo_lab.execute import is_finished
+from cegppo_lab.execute import has_ended
 from cegppo_lab.models import is_hub_id, packaged_models, portable, shipped_policies
 from cegppo_lab.store import RunStore
 
@@ -125,7 +125,7 @@ def _of_sweep(
     name: str, given: str, store: RunStore, say: Callable[[str], None]
 ) -> list[PolicySpec]:
     entries = store.manifest(name)["trials"]
-    finished = [entry for entry in entries if is_finished(store, entry["trial_id"])]
+    finished = [entry for entry in entries if has_ended(store, entry["trial_id"])]
     if not finished:
         raise LabError(
             f"no trial of sweep {name!r} is finished; type: python -m cegppo_lab sweep {name}"

@@ -9,11 +9,30 @@ from typing import Any
 from filelock import FileLock
 
 from cegppo_lab.compose import parse_overrides, resolve
+from cegppo_lab.errors import LabError
+from cegppo_lab.sentinel import StopRules
 from cegppo_lab.store import RunStore
 from cegppo_lab.sweep.plan import check_writable, describe_arms
 from cegppo_lab.sweep.spec import SINGLE_RUNS
 from cegppo_lab.trainers.base import make_trainer
 from cegppo_lab.trial import Trial, make_trial
+from cegppo_lab.validation import validated
+
+
+def stop_rules(words: Sequence[str]) -> tuple[StopRules, list[str]]:
+    """The stop rules among ``key=value`` words, and the other words.
+
+    ``stop.entropy_below='{value:0.05,steps:5}'`` switches one on, ``stop='{...}'`` several at once.
+    Raises ``LabError`` for a rule or a parameter that does not exist.
+    """
+    own = [word for word in words if word.partition("=")[0].partition(".")[0] == "stop"]
+    values = parse_overrides(own)
+    whole = values.pop("stop", {})
+    if not isinstance(whole, dict):
+        raise LabError(f"stop={whole}: must be a mapping of rules, e.g. stop={{non_finite:{{}}}}")
+    single = {key.partition(".")[2]: value for key, value in values.items()}
+    rules = validated(StopRules, {**whole, **single}, "stop")
+    return rules, [word for word in words if word not in own]
 
 
 def single_run(words: Sequence[str], paths: Mapping[str, Any]) -> tuple[Trial, RunStore, str]:

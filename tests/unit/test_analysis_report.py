@@ -79,8 +79,10 @@ def test_a_difference_is_scipys_paired_one(store, frame):
 def test_partial_arms_say_how_many_seeds_they_have(frame):
     stopped = row(frame, "CE-GPPO(0.75, 1)", "entropy_end")
     assert (stopped["n_seeds"], stopped["n_planned"]) == (2, 3)
-    assert tables.cell(stopped).endswith("(2 of 3 seeds)")
+    assert tables.cell(stopped).endswith("(2 of 3 seeds, 1 stopped)")
     assert row(frame, "CE-GPPO(0.75, 1)", "entropy_start")["n_seeds"] == 3
+    missing = row(frame, "DAPO", "entropy_end")  # a run that never was is not one that was stopped
+    assert tables.cell(missing).endswith("(2 of 3 seeds)")
 
 
 def test_an_arm_without_runs_is_shown_as_such(tmp_path):

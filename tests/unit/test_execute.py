@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,31 +12,12 @@ from cegppo_lab.compose import resolve
 from cegppo_lab.config import RunConfig
 from cegppo_lab.errors import LabError
 from cegppo_lab.execute import attempt, is_finished
-from cegppo_lab.store import EvalRecord, RunStore, StepRecord
+from cegppo_lab.sentinel import StopRules
+from cegppo_lab.store import RunStore, StepRecord
 from cegppo_lab.sweep.plan import state_of
 from cegppo_lab.trainers.base import TrainingStoppedError
 from cegppo_lab.trial import Trial, make_trial
-
-
-class Counting:
-    """A trainer that counts, from the newest checkpoint (every second step) on."""
-
-    def __init__(self, fails_at: int | None = None, error: Exception | None = None) -> None:
-        self.fails_at, self.error, self.trained = fails_at, error, []
-
-    def run(self, config: RunConfig, checkpoints: Path) -> Iterator[StepRecord]:
-        mark = checkpoints / "done"
-        done = int(mark.read_text()) if mark.exists() else 0
-        if not done:
-            yield StepRecord(0, {}, [EvalRecord(0, "b", ["p"], [0], [0.0])])
-        for step in range(done + 1, config.trainer.steps + 1):
-            if step == self.fails_at:
-                raise self.error
-            self.trained.append(step)
-            yield StepRecord(step, {"actor/entropy": 1 / step})
-            if step % 2 == 0:
-                checkpoints.mkdir(parents=True, exist_ok=True)
-                mark.write_text(str(step))
+from tests.unit.counting import Counting, stored_steps, train_with
 
 
 @pytest.fixture
@@ -49,18 +31,9 @@ def trial() -> Trial:
 
 
 @pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch):
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Counting], Counting]:
     """Have attempts use a trainer."""
-
-    def use(trainer: Counting) -> Counting:
-        monkeypatch.setattr("cegppo_lab.execute.make_trainer", lambda name: trainer)
-        return trainer
-
-    return use
-
-
-def _steps(store: RunStore, trial: Trial) -> list[int]:
-    return [row.step for row in store.run(trial.trial_id).steps()]
+    return partial(train_with, monkeypatch)
 
 
 def test_a_finished_trial_is_done_and_not_trained_again(store: RunStore, trial: Trial, use) -> None:
@@ -81,7 +54,7 @@ def test_a_finished_trial_is_done_and_not_trained_again(store: RunStore, trial: 
 def test_a_record_is_stored_before_it_is_handed_out(store: RunStore, trial: Trial, use) -> None:
     use(Counting())
     for record in attempt(store, trial):
-        assert len(_steps(store, trial)) == record.step
+        assert len(stored_steps(store, trial)) == record.step
         assert store.run(trial.trial_id).status().step == record.step
         assert state_of(store, trial) == "running"
 
@@ -102,7 +75,7 @@ def test_an_error_is_recorded_and_raised_and_the_next_attempt_goes_on(
         assert not is_finished(store, trial.trial_id)
     use(Counting())
     assert [record.step for record in attempt(store, trial)] == [3, 4, 5, 6]
-    assert _steps(store, trial) == [1, 2, 3, 4, 5, 6]
+    assert stored_steps(store, trial) == [1, 2, 3, 4, 5, 6]
     assert run.status().state == "done"
     assert run.status().reason == ""
     assert [entry["resumed_from"] for entry in run.provenance()] == [0, 2, 2]
@@ -128,9 +101,13 @@ def test_a_trainer_that_stops_has_stopped_for_good(store: RunStore, trial: Trial
     assert [record.step for record in attempt(store, trial)] == [0, 1, 2]
     status = store.run(trial.trial_id).status()
     assert (status.state, status.reason, status.step) == ("stopped", "loss is nan", 2)
+    assert status.rule == {}
+    rules = StopRules(entropy_below={"value": 0.4, "steps": 2})
     assert is_finished(store, trial.trial_id)
+    assert is_finished(store, trial.trial_id, rules)
     use(Counting())
     assert list(attempt(store, trial)) == []
+    assert list(attempt(store, trial, rules)) == []
 
 
 @pytest.mark.parametrize("taken", range(1, 8))
@@ -147,7 +124,7 @@ def test_closing_early_leaves_a_trial_that_goes_on(
     assert not is_finished(store, trial.trial_id)
     use(Counting())
     list(attempt(store, trial))
-    assert _steps(store, trial) == [1, 2, 3, 4, 5, 6]
+    assert stored_steps(store, trial) == [1, 2, 3, 4, 5, 6]
     assert state_of(store, trial) == "done"
 
 
