@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from cegppo_lab.errors import LabError
+
+
+class WriteError(LabError):
+    """A file could not be written: a full disk, a store that we may only read."""
+
+
+@contextmanager
+def writing(path: Path, *failures: type[Exception]) -> Iterator[None]:
+    """Turn an ``OSError`` (or one of ``failures``) of writing ``path`` into one line."""
+    try:
+        yield
+    except (OSError, *failures) as error:
+        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise WriteError(
+            f"cannot write {path}: {why}; what is stored is whole: mend that and run the same again"
+        ) from error
 
 
 @contextmanager
@@ -27,10 +44,19 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace ``path`` by ``value`` as JSON: readers see the old file or the new one, whole."""
+    """Replace ``path`` by ``value`` as JSON: readers see the old file or the new one, whole.
+
+    Raises :class:`WriteError` when the disk does not take it.
+    """
     text = json.dumps(value, indent=1, sort_keys=True) + "\n"
-    with replaced(path) as draft:
+    with writing(path), replaced(path) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path, default: Any = None) -> Any:
@@ -74,24 +100,40 @@ class AppendLog:
     """
 
     def __init__(self, path: Path, key: Callable[[dict[str, Any]], Hashable]) -> None:
-        self._key = key
+        self._key, self._path = key, path
         self._seen = {key(row) for row in read_lines(path)}
-        self._file = open(path, "ab")  # noqa: SIM115 (lives as long as the run; see close)
-        self._drop_torn_line(path)
+        with writing(path):
+            # Unbuffered: what a full disk refused must not be written by a later call.
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (see close)
+            self._whole = path.read_bytes().rfind(b"\n") + 1
+            self._drop_torn_line()
 
-    def _drop_torn_line(self, path: Path) -> None:
-        whole = path.read_bytes().rfind(b"\n") + 1
-        self._file.truncate(whole)
-        self._file.seek(whole)
+    def _drop_torn_line(self) -> None:
+        self._file.truncate(self._whole)
 
     def append(self, row: dict[str, Any]) -> None:
-        """Write ``row`` durably, unless a row with its key is there."""
+        """Write ``row`` durably, unless a row with its key is there.
+
+        Raises :class:`WriteError` when the disk does not take it; the file is then as it was.
+        """
         if self._key(row) in self._seen:
             return
-        self._file.write(_encode(row))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        line = _encode(row)
+        try:
+            with writing(self._path):
+                self._write(line)
+        except WriteError:
+            with suppress(OSError):
+                self._drop_torn_line()
+            raise
+        self._whole += len(line)
         self._seen.add(self._key(row))
+
+    def _write(self, line: bytes) -> None:
+        rest = memoryview(line)
+        while rest:  # a disk that is nearly full takes a part
+            rest = rest[self._file.write(rest) :]
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file; the log cannot be appended to afterwards."""

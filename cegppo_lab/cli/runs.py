@@ -67,6 +67,10 @@ def sweep(
 
     name, overrides = split_name(words)
     plan = make_plan(name, overrides, path_values(**paths))
+    if plan.spec.search:
+        from cegppo_lab.cli.search import search
+
+        return search(plan, limit=limit, budget=budget, rehearse=rehearse)
     refuse_confounds(plan.confounds())
     if rehearse:
         plan = _rehearsal(plan)
@@ -101,7 +105,9 @@ def check_trials(plan: Plan, trials: list[Trial]) -> None:
     from cegppo_lab.execute import is_finished
     from cegppo_lab.trainers.base import make_trainer
 
-    missing = [trial for trial in trials if not is_finished(plan.store(), trial.trial_id)]
+    missing = [
+        trial for trial in trials if not is_finished(plan.store(), trial.trial_id, plan.spec.stop)
+    ]
     for arm, trial in {trial.arm: trial for trial in missing}.items():
         try:
             make_trainer(trial.config.trainer.name).check(trial.config)
@@ -152,8 +158,8 @@ def _run_and_report(plan: Plan, trials: list[Trial], budget: Budget | None) -> O
         tell_states(outcome)
         try:
             tell_report(store, plan.spec.name, out)
-        except LabError as error:  # no trial has a step yet: the outcome says why
-            click.echo(f"note: {error}")
+        except (LabError, OSError) as error:  # no step yet, or no room: the store is what counts
+            click.echo(f"note: no report: {error}")
     finally:
         problems = mirror.stop(MIRROR_PATIENCE_S)
     for problem in problems:
@@ -174,15 +180,16 @@ def train(words: tuple[str, ...], **paths: str | None) -> None:
     python -m cegppo_lab train algorithm=dapo seed=3 trainer.steps=20
     python -m cegppo_lab train task=chain model=chain algorithm.beta1='{0:0.0,32:0.5}'
     """
-    from cegppo_lab.execute import attempt
-    from cegppo_lab.sweep.single import single_run
+    from cegppo_lab.faults import limited_attempt
+    from cegppo_lab.sweep.single import single_run, stop_rules
     from cegppo_lab.tracking import sync
 
     if words and "=" not in words[0]:
         raise LabError(f"train takes key=value words, not {words[0]!r}; to run a sweep: sweep NAME")
+    rules, words = stop_rules(words)
     trial, store, mlflow = single_run(words, path_values(**paths))
     click.echo(f"trial {trial.trial_id}  {trial.arm}  seed {trial.seed}")
-    for record in attempt(store, trial):
+    for record in limited_attempt(store, trial, rules):
         _tell_record(record, trial.config.trainer.steps)
     status = store.run(trial.trial_id).status()
     click.echo(f"{status.state} {status.reason}".strip())

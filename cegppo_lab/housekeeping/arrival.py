@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from cegppo_lab.errors import LabError
-from cegppo_lab.housekeeping import checkpoints
+from cegppo_lab.files import sha256_of
 from cegppo_lab.housekeeping.archive import Listing, check_archive, read_again
-from cegppo_lab.housekeeping.contents import ORIGIN, alone, sha256_of
+from cegppo_lab.housekeeping.contents import ORIGIN, alone
 from cegppo_lab.housekeeping.manifests import enter_manifests, new_manifests, renamed
 from cegppo_lab.housekeeping.merge import NEW, REFUSED, SAME, Arrival, add_origins, merge
 from cegppo_lab.housekeeping.verify import trial_flaws
-from cegppo_lab.store import RunDir, RunStore
+from cegppo_lab.store import RunDir, RunStore, checkpoints
 
 _Files = Iterable[tuple[str, Path, IO[bytes], float]]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -69,12 +68,6 @@ def size_of(path: Path) -> int:
     with suppress(FileNotFoundError):
         return path.lstat().st_size
     return 0
-
-
-def sha256_of(path: Path) -> str:
-    """The file's SHA-256, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def whole_lines(path: Path) -> bytes:

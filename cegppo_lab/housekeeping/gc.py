@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cegppo_lab.errors import LabError
-from cegppo_lab.housekeeping import checkpoints
 from cegppo_lab.housekeeping.contents import (
     DRAFTS,
     alone,
@@ -20,7 +19,7 @@ from cegppo_lab.housekeeping.contents import (
     size_of,
 )
 from cegppo_lab.housekeeping.manifests import manifest_flaw
-from cegppo_lab.store import DONE, STOPPED, RunDir, RunStore
+from cegppo_lab.store import DONE, STOPPED, RunDir, RunStore, checkpoints
 
 DRAFT_AGE_S = 3600.0
 """A younger draft that no lock guards may still be written by somebody."""

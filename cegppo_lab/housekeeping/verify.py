@@ -10,7 +10,6 @@ from typing import Any
 
 from cegppo_lab.errors import LabError
 from cegppo_lab.files import read_json
-from cegppo_lab.housekeeping import checkpoints
 from cegppo_lab.housekeeping.contents import (
     DRAFTS,
     FINAL_ROWS,
@@ -21,7 +20,17 @@ from cegppo_lab.housekeeping.contents import (
 )
 from cegppo_lab.housekeeping.manifests import manifest_flaw
 from cegppo_lab.housekeeping.rows import Rows, read_rows
-from cegppo_lab.store import DONE, FAILED, PENDING, RUNNING, STOPPED, RunDir, RunStore, Status
+from cegppo_lab.store import (
+    DONE,
+    FAILED,
+    PENDING,
+    RUNNING,
+    STOPPED,
+    RunDir,
+    RunStore,
+    Status,
+    checkpoints,
+)
 from cegppo_lab.trial import content_id
 
 _STATES = (DONE, RUNNING, FAILED, STOPPED, PENDING)
@@ -92,6 +101,8 @@ def _json_flaw(config: Any, status: Status, lists: list[Any]) -> str | None:
         return "status.json has steps that are no whole numbers"
     if status.state not in _STATES:
         return f"status.json has the unknown state {status.state!r}"
+    if not isinstance(status.rule, dict):
+        return "status.json has a stop rule that is no mapping"
     if not all(isinstance(each, list) and all(isinstance(e, dict) for e in each) for each in lists):
         return f"provenance.json or {ORIGIN} is no list of entries"
     return None

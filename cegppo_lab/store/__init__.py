@@ -9,8 +9,10 @@ Layout of one run folder::
                        "correct"} (three lists of equal length)
     evaluations.jsonl  the same of final evaluations of its checkpoints, and "evaluation", their id
     tokens.jsonl       a line a training step: a sample of its tokens (see ``TokenSample``)
-    status.json        {"state", "reason", "step", "steps", "time"}
-    checkpoints/step_000032/   written whole or not at all
+    status.json        {"state", "reason", "step", "steps", "time", "rule"}
+    checkpoints/step_000032/   written whole or not at all; set aside as step_000032.broken when
+                       its files are not those that were written
+    worker.log         what its workers printed;  error.txt: why the last failed attempt failed
     lock               held (flock) by the one process that trains the trial
 
 Beside the runs, ``_sweeps/`` holds the manifests of sweeps and ``_evaluations/`` the final

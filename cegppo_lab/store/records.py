@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 DONE, RUNNING, FAILED, STOPPED, PENDING = "done", "running", "failed", "stopped", "pending"
-"""States of a trial. ``stopped``: ended by a rule before its last step, with a reason, for good.
+"""States of a trial. ``stopped``: ended before its last step, with a reason; for good where the
+trainer ended it, and where a rule did, for every sweep that has the rule (see ``Status.rule``).
 ``running`` in a folder whose lock nobody holds means interrupted: the next call resumes it."""
 
 
@@ -72,10 +74,14 @@ class TokenSample:
 
 @dataclass(frozen=True)
 class Status:
-    """Where a trial stands: ``step`` of ``steps`` done, and why it is not further."""
+    """Where a trial stands: ``step`` of ``steps`` done, and why it is not further.
+
+    ``rule``: the stop rule that ended it, ``{name: parameters}``; empty for a trainer's own stop.
+    """
 
     state: str = PENDING
     reason: str = ""
     step: int = 0
     steps: int = 0
     time: float = 0.0
+    rule: dict[str, Any] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cegppo_lab.errors import LabError
-from cegppo_lab.files import AppendLog, read_json, read_lines, write_json
+from cegppo_lab.files import AppendLog, read_json, read_lines, write_json, writing
 from cegppo_lab.store.records import EvalRecord, FinalRecord, Status, StepRecord, TokenSample
 
 _PATIENCE_S = 1.0
+
+
+class BusyError(LabError):
+    """Another live process has the trial."""
 
 
 class RunDir:
@@ -89,18 +94,21 @@ class RunDir:
 class RunWriter(RunDir):
     """The one process that may write to a trial's folder; a context manager that holds its lock.
 
-    Raises ``LabError`` when another live process holds the trial.
+    Raises :class:`BusyError` when another live process holds the trial, and ``WriteError`` when the
+    store cannot be written.
     """
 
     def __enter__(self) -> RunWriter:
         # A reader that asks whether the trial is locked holds the lock for an instant.
         self._lock = FileLock(self.path / "lock", timeout=_PATIENCE_S)
-        try:
-            self._lock.acquire()
-        except Timeout:
-            raise LabError(
-                f"trial {self.trial_id} is being trained by another process; wait for it or stop it"
-            ) from None
+        with writing(self.path / "lock"):
+            try:
+                self._lock.acquire()
+            except Timeout:
+                raise BusyError(
+                    f"trial {self.trial_id} is being trained by another process; "
+                    "wait for it or stop it"
+                ) from None
         try:
             self._steps = AppendLog(self.path / "steps.jsonl", lambda row: row["step"])
             self._evals = AppendLog(
@@ -132,9 +140,15 @@ class RunWriter(RunDir):
             metrics = {name: float(value) for name, value in record.metrics.items()}
             self._steps.append({"step": record.step, "time": record.time, "metrics": metrics})
 
-    def set_status(self, state: str, *, reason: str = "", step: int = 0, steps: int = 0) -> None:
-        """Replace the trial's status."""
-        write_json(
-            self.path / "status.json",
-            asdict(Status(state, reason, step, steps, time.time())),
-        )
+    def set_status(
+        self,
+        state: str,
+        *,
+        reason: str = "",
+        step: int = 0,
+        steps: int = 0,
+        rule: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Replace the trial's status; ``rule``: see ``Status.rule``."""
+        status = Status(state, reason, step, steps, time.time(), dict(rule or {}))
+        write_json(self.path / "status.json", asdict(status))

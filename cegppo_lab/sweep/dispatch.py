@@ -9,28 +9,27 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import ray
 from ray import tune
 
-from cegppo_lab import metrics as names
-from cegppo_lab.config import parse_run
-from cegppo_lab.execute import attempt, is_finished
-from cegppo_lab.models import portable
+from cegppo_lab.execute import is_finished
 from cegppo_lab.processes import watched
-from cegppo_lab.store import FAILED, RunStore, StepRecord
+from cegppo_lab.sentinel import StopRules
+from cegppo_lab.store import RunStore
 from cegppo_lab.sweep.budget import Budget
+from cegppo_lab.sweep.follow import Follower, id_of
 from cegppo_lab.sweep.meter import Meter
 from cegppo_lab.sweep.plan import Plan, state_of
 from cegppo_lab.sweep.progress import Progress
+from cegppo_lab.sweep.worker import TuneTrial, message
 from cegppo_lab.trial import Trial
 
-_SHOWN = (names.REWARD_MEAN, names.ENTROPY)
+_POLL_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -46,92 +45,6 @@ class Outcome:
         return list(self.states.values()).count(state)
 
 
-class TuneTrial(tune.Trainable):
-    """One trial in a Tune worker: each ``step`` is one record of :func:`attempt`."""
-
-    def setup(self, config: dict[str, Any]) -> None:
-        """Take up the trial described by ``config``, as :func:`_message` packs it."""
-        message = config["trial"]
-        store = RunStore(message["store"])
-        trial = Trial(parse_run(message["tree"]), message["trial_id"], message["arm"])
-        self._records: Iterator[StepRecord] = attempt(store, trial)
-
-    def step(self) -> dict[str, Any]:
-        """Train one step; the last call reports ``done``."""
-        record = next(self._records, None)
-        if record is None:
-            return {tune.result.DONE: True}
-        shown = {key: record.metrics[key] for key in _SHOWN if key in record.metrics}
-        return {"trained": record.step, "shown": shown}
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Let go of the trial before and take up the next one in the same process."""
-        self.cleanup()
-        self.setup(new_config)
-        return True
-
-    def cleanup(self) -> None:
-        """Release the trial; it can be resumed."""
-        self._records.close()
-
-
-class _Reporter(tune.Callback):
-    """Tells the progress display, the MLflow mirror and the budget's meter what happens."""
-
-    def __init__(
-        self, store: RunStore, progress: Progress, nudge: Callable[[], None], meter: Meter | None
-    ) -> None:
-        self._store, self._progress, self._nudge, self.meter = store, progress, nudge, meter
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its callbacks to restore them later; what we restore from is the store.
-        return {}
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial has got its resources."""
-        if self.meter:
-            self.meter.started(_id(trial))
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
-    ) -> None:
-        """A record was stored."""
-        if "trained" in result:
-            self._progress.update(_id(trial), result["trained"], result["shown"])
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial ended by itself, or the call did."""
-        self._release(trial)
-        status = self._store.run(_id(trial)).status()
-        self._progress.finish(_id(trial), status.state, status.reason)
-        self._nudge()
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial failed, for good in this call."""
-        self._release(trial)
-        status = self._store.run(_id(trial)).status()
-        reason = status.reason if status.state == FAILED else _last_line(trial)
-        self._progress.finish(_id(trial), FAILED, reason)
-        self._nudge()
-
-    def _release(self, trial: Any) -> None:
-        if self.meter:
-            self.meter.ended(_id(trial))
-
-
-def _id(tune_trial: Any) -> str:
-    return tune_trial.config["trial"]["trial_id"]
-
-
-def _last_line(trial: Any) -> str:
-    """The exception that ended a trial whose worker could not write a status."""
-    try:
-        lines = Path(trial.error_file).read_text().strip().splitlines()
-    except (OSError, TypeError):
-        return "the worker died"
-    return lines[-1] if lines else "the worker died"
-
-
 def run_trials(
     plan: Plan,
     trials: list[Trial],
@@ -143,61 +56,89 @@ def run_trials(
 
     ``progress`` makes the display for so many trials at a time; ``nudge`` is called when there is
     something new to mirror. Ctrl-C stops the trials so that the next call resumes them, and so
-    does the end of ``budget``.
+    does the end of ``budget``. A trial that another process trains is left to it, and taken up
+    when that process ends without finishing it.
     """
     store = plan.store()
-    missing = [trial for trial in trials if not is_finished(store, trial.trial_id)]
+    missing = [trial for trial in trials if not is_finished(store, trial.trial_id, plan.spec.stop)]
     unfinished, meter = False, None
     if missing:
         with _cluster() as cpus:
             concurrent = 1 if plan.runtime.nodes > 1 else max(1, int(cpus // plan.runtime.cpus))
             with progress(concurrent) as display:
                 meter = Meter(budget, plan.runtime) if budget else None
-                unfinished = _fit(plan, missing, _Reporter(store, display, nudge, meter))
-    states = {trial.trial_id: state_of(store, trial) for trial in trials}
+                by_id = {trial.trial_id: trial for trial in missing}
+                follower = Follower(
+                    store, by_id, plan.runtime, display, nudge, meter, plan.spec.stop
+                )
+                unfinished = _fit_all(plan, by_id, follower)
+    states = {trial.trial_id: state_of(store, trial, plan.spec.stop) for trial in trials}
     over_budget = unfinished and meter is not None and meter.exhausted
     return Outcome(states, unfinished and not over_budget, over_budget)
 
 
-def _fit(plan: Plan, missing: list[Trial], reporter: _Reporter) -> bool:
+def _fit_all(plan: Plan, trials: dict[str, Trial], follower: Follower) -> bool:
+    """Run all, those that other processes train when these let go; whether it was broken off."""
+    now = set(trials)
+    while now:
+        if _fit(plan, [trial for key, trial in trials.items() if key in now], follower):
+            return True
+        try:
+            now = _let_go(plan.store(), follower, plan.spec.stop)
+        except KeyboardInterrupt:
+            return True
+        if follower.busy and not now:
+            return True
+    return False
+
+
+def _let_go(store: RunStore, follower: Follower, rules: StopRules) -> set[str]:
+    """Wait for the trials that others train: those to take up now, none when all are finished.
+
+    Also none, with some still busy, when the budget ends meanwhile.
+    """
+    while follower.busy and not (follower.meter and follower.meter.exhausted):
+        # Asked in this order: what a process does last is to let go.
+        free = {key for key in follower.busy if not store.run(key).locked()}
+        finished = {key for key in free if is_finished(store, key, rules)}
+        follower.busy -= free
+        for key in sorted(finished):
+            follower.settled(key)
+        if free - finished:
+            return free - finished
+        if follower.busy:
+            time.sleep(_POLL_S)
+    return set()
+
+
+def _fit(plan: Plan, missing: list[Trial], follower: Follower) -> bool:
     """Run Tune over ``missing``; whether it ended before they did."""
     # A trial that spans nodes asks the running cluster for its GPUs itself, one trial at a time.
     spans_nodes = plan.runtime.nodes > 1
     resources = {"cpu": plan.runtime.cpus, "gpu": 0 if spans_nodes else plan.runtime.gpus}
+    messages = [message(plan.store(), trial, plan.spec.stop) for trial in missing]
     with tempfile.TemporaryDirectory(prefix="cegppo-lab-tune-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(TuneTrial, resources),
-            param_space={"trial": tune.grid_search([_message(plan, trial) for trial in missing])},
+            param_space={"trial": tune.grid_search(messages)},
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
                 max_concurrent_trials=1 if spans_nodes else None,
-                trial_name_creator=_id,
-                trial_dirname_creator=_id,
+                trial_name_creator=id_of,
+                trial_dirname_creator=id_of,
             ),
             run_config=tune.RunConfig(
                 storage_path=scratch,
-                stop=reporter.meter,
-                failure_config=tune.FailureConfig(max_failures=1),
+                stop=follower.meter,
+                failure_config=tune.FailureConfig(max_failures=plan.runtime.retries),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[reporter],
+                callbacks=[follower],
                 verbose=0,
             ),
         )
         results = tuner.fit()
     ended = [result for result in results if result.error or result.metrics.get("done")]
     return len(ended) < len(missing)
-
-
-def _message(plan: Plan, trial: Trial) -> dict[str, Any]:
-    """A trial as plain values, for another process in another folder to rebuild."""
-    tree = trial.config.tree()
-    tree["model"]["path"] = portable(tree["model"]["path"])
-    return {
-        "store": str(plan.store().root.resolve()),
-        "tree": tree,
-        "trial_id": trial.trial_id,
-        "arm": trial.arm,
-    }
 
 
 @contextmanager

@@ -64,7 +64,7 @@ class Progress:
         if row.started is None:
             row.started, row.started_at = time.monotonic(), step
         quarter = 4 * step // row.steps > 4 * row.step // row.steps
-        row.state, row.step, row.shown = "running", step, shown or row.shown
+        row.state, row.step, row.shown, row.ended = "running", step, shown or row.shown, None
         if not self._console.is_terminal and quarter and step < row.steps:
             self._tell(self._line(row))
 

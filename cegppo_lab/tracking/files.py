@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cegppo_lab.files import sha256_of
 from cegppo_lab.store import RunDir
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def log_trial_files(client: MlflowClient, run: Run, trial: RunDir) -> int:
         return 0
     entries, uploaded = {}, 0
     for name, stamp in found.items():
-        entries[name] = [*stamp, _digest(trial.path / name)]
+        entries[name] = [*stamp, sha256_of(trial.path / name)]
         if known.get(name, [0, 0, ""])[2] != entries[name][2]:
             client.log_artifact(run.info.run_id, str(trial.path / name), FOLDER)
             uploaded += 1
@@ -83,8 +84,3 @@ def _stamp(path: Path) -> list[int]:
     except FileNotFoundError:
         return []
     return [stat.st_size, stat.st_mtime_ns]
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,26 +1,35 @@
 """Checkpoints of the embedded trainer: a Hugging Face folder plus the optimizer's state.
 
 Everything is safetensors or JSON. A checkpoint is written under a draft name and renamed, so a
-folder that has its final name is whole. Random streams are counter-based: the step is their state.
+folder that has its final name is whole; what a disk does to it later shows in the hashes that
+``state.json`` has. Random streams are counter-based: the step is their state.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cegppo_lab.errors import LabError
+from cegppo_lab.files import writing
+from cegppo_lab.store import checkpoints
 from cegppo_lab.trainers.embedded.optimizer import MasterAdamW
 from cegppo_lab.trainers.embedded.policy import Policy
 
 _PREFIX = "step_"
 _MASTER = "master"
+_BROKEN = ".broken"
+
+_logger = logging.getLogger(__name__)
 
 
 def save_checkpoint(
@@ -29,31 +38,43 @@ def save_checkpoint(
     """Write ``root/step_000032/`` atomically, then delete all but the newest ``keep``.
 
     ``policy/`` in it is a model folder of its own, with the head scale already applied: load it
-    with ``head_scale=1``.
+    with ``head_scale=1``. Raises ``LabError`` when the disk does not take it; what is there stays.
     """
     final = root / f"{_PREFIX}{step:06d}"
     draft = root / f".{final.name}.{os.getpid()}.tmp"
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    policy.model.save_pretrained(draft / "policy", safe_serialization=True)
-    policy.tokenizer.save_pretrained(draft / "policy")
-    save_file(_optimizer_tensors(policy, optimizer), draft / "optimizer.safetensors")
-    (draft / "state.json").write_text(json.dumps({"step": step}) + "\n")
-    _sync(draft)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(draft, final)
+    try:
+        with writing(final, SafetensorError):
+            _write(draft, step, policy, optimizer)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(draft, final)
+    except LabError:
+        shutil.rmtree(draft, ignore_errors=True)  # a full disk has no room for half a checkpoint
+        raise
     for old in _found(root)[:-keep]:
         shutil.rmtree(old)
     for leftover in root.glob(f".{_PREFIX}*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
+def _write(folder: Path, step: int, policy: Policy, optimizer: MasterAdamW) -> None:
+    folder.mkdir(parents=True)
+    policy.model.save_pretrained(folder / "policy", safe_serialization=True)
+    policy.tokenizer.save_pretrained(folder / "policy")
+    save_file(_optimizer_tensors(policy, optimizer), folder / "optimizer.safetensors")
+    state = {"step": step, checkpoints.HASHES: checkpoints.hashes_of(folder)}
+    (folder / "state.json").write_text(json.dumps(state, indent=1) + "\n")
+    _sync(folder)
+
+
 def load_newest(root: Path, policy: Policy, optimizer: MasterAdamW) -> int:
-    """Restore the newest checkpoint into ``policy`` and ``optimizer``; its step, or 0 if none."""
-    found = _found(root)
-    if not found:
+    """Restore the newest whole checkpoint; its step, or 0 if there is none.
+
+    A checkpoint that is damaged is set aside under another name, with a warning in the log.
+    """
+    folder = _newest_whole(root)
+    if folder is None:
         return 0
-    folder = found[-1]
     weights = load_file(folder / "policy" / "model.safetensors")
     saved = load_file(folder / "optimizer.safetensors")
     with torch.no_grad():
@@ -66,7 +87,25 @@ def load_newest(root: Path, policy: Policy, optimizer: MasterAdamW) -> int:
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"{name}/{key}" in saved
             }
-    return json.loads((folder / "state.json").read_text())["step"]
+    return checkpoints.step_of(folder)
+
+
+def _newest_whole(root: Path) -> Path | None:
+    for folder in reversed(_found(root)):
+        flaw = checkpoints.flaw(folder)
+        if flaw is None:
+            return folder
+        aside = _aside(folder)
+        with writing(folder):
+            os.replace(folder, aside)
+        _logger.warning("checkpoint %s: %s; set aside as %s", folder, flaw, aside.name)
+    return None
+
+
+def _aside(folder: Path) -> Path:
+    """A free name that no search for checkpoints finds."""
+    taken = len(list(folder.parent.glob(f"{folder.name}{_BROKEN}*")))
+    return folder.with_name(f"{folder.name}{_BROKEN}{taken or ''}")
 
 
 def newest_policy(root: Path) -> Path | None:
@@ -76,7 +115,7 @@ def newest_policy(root: Path) -> Path | None:
 
 
 def _found(root: Path) -> list[Path]:
-    return sorted(path for path in root.glob(f"{_PREFIX}*") if path.is_dir())
+    return [path for path in checkpoints.found(root) if path.name.startswith(_PREFIX)]
 
 
 def _trained(policy: Policy, optimizer: MasterAdamW) -> Iterator[tuple[str, Tensor, Tensor]]:

@@ -13,7 +13,11 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from cegppo_lab.files import sha256_of
+
 _NAME = re.compile(r"(global_)?step_(\d+)")
+HASHES = "sha256"
+"""Key of ``state.json``: SHA-256 of the checkpoint's other files, by path."""
 _EMBEDDED = ("state.json", "optimizer.safetensors", "policy/config.json")
 
 
@@ -35,7 +39,8 @@ def step_of(checkpoint: Path) -> int:
 def flaw(checkpoint: Path) -> str | None:
     """What makes the checkpoint useless, in a few words; None for a whole one.
 
-    Reads headers and lengths, not the tensors themselves.
+    Reads all that ``state.json`` has a hash of. Of other checkpoints (verl's, and the embedded
+    trainer's older ones) headers and lengths, not the tensors themselves.
     """
     if _is_embedded(checkpoint) and (told := _embedded_flaw(checkpoint)):
         return told
@@ -43,7 +48,7 @@ def flaw(checkpoint: Path) -> str | None:
         check = _CHECKS.get(path.suffix)
         if check and path.is_file() and (told := check(path)):
             return f"{path.relative_to(checkpoint)} {told}"
-    return None
+    return _hash_flaw(checkpoint) if _is_embedded(checkpoint) else None
 
 
 def _is_embedded(checkpoint: Path) -> bool:
@@ -61,6 +66,23 @@ def _embedded_flaw(checkpoint: Path) -> str | None:
     if step != step_of(checkpoint):
         return f"state.json says step {step}"
     return None
+
+
+def _hash_flaw(checkpoint: Path) -> str | None:
+    state = _json(checkpoint / "state.json")
+    for name, digest in state.get(HASHES, {}).items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if sha256_of(path) != digest:
+            return f"{name} has another SHA-256 than when it was written"
+    return None
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below ``folder``, by its path in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): sha256_of(path) for path in files}
 
 
 def _safetensors_flaw(path: Path) -> str | None:
