@@ -39,7 +39,7 @@ def plan(words: tuple[str, ...], as_json: bool, shown: str | None, **paths: str 
         click.echo(resolved_text(made, shown))
         return
     store = made.store()
-    states = {trial.trial_id: state_of(store, trial) for trial in made.trials}
+    states = {trial.trial_id: state_of(store, trial, made.spec.stop) for trial in made.trials}
     missing = [trial for trial in made.trials if states[trial.trial_id] not in FINISHED]
     cost, confounds = price(store, missing, made.runtime), made.confounds()
     if as_json:
@@ -51,7 +51,7 @@ def plan(words: tuple[str, ...], as_json: bool, shown: str | None, **paths: str 
         click.echo(json.dumps({**manifest, **told, "trials": full}, indent=1))
         return
     click.echo(made.spec.question.strip())
-    width = max(len(trial.arm) for trial in made.trials)
+    width = max((len(trial.arm) for trial in made.trials), default=0)
     for trial in made.trials:
         click.echo(
             f"{trial.trial_id}  {trial.arm:{width}}  seed {trial.seed}  "

@@ -6,14 +6,15 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cegppo_lab.compose import parse_overrides, resolve
 from cegppo_lab.config import RunConfig, RuntimeConfig
 from cegppo_lab.errors import LabError
-from cegppo_lab.store import PENDING, RUNNING, RunDir, RunStore
+from cegppo_lab.sentinel import StopRules
+from cegppo_lab.store import PENDING, RUNNING, STOPPED, RunDir, RunStore
 from cegppo_lab.sweep.confounds import Confound, confounds
 from cegppo_lab.sweep.spec import SweepSpec, load_spec, split_overrides
 from cegppo_lab.trial import Trial, make_trial
@@ -29,6 +30,8 @@ class Plan:
     trials: list[Trial]
     runtime: RuntimeConfig
     overrides: list[str]
+    shared: dict[str, Any] = field(default_factory=dict)
+    """Overrides of every trial from the command line: what ``overrides`` says, and paths."""
 
     def store(self) -> RunStore:
         """Where the plan's runs are kept."""
@@ -46,7 +49,8 @@ class Plan:
             "question": self.spec.question,
             "notes": self.spec.notes,
             "overrides": self.overrides,
-            "arms": describe_arms({trial.arm: trial.config.identity() for trial in self.trials}),
+            "stop": self.spec.stop.tree(),
+            "arms": describe_arms({arm: each.identity() for arm, each in self._arms().items()}),
             "trials": [
                 {"trial_id": trial.trial_id, "arm": trial.arm, "seed": trial.seed}
                 for trial in self.trials
@@ -57,9 +61,12 @@ class Plan:
 
     def confounds(self) -> list[Confound]:
         """Differences between the arms that the sweep neither declares nor waives."""
-        arms = {trial.arm: trial.config for trial in self.trials}
-        contents = {arm: flattened(config.identity()) for arm, config in arms.items()}
+        contents = {arm: flattened(each.identity()) for arm, each in self._arms().items()}
         return confounds(self.spec, contents)
+
+    def _arms(self) -> dict[str, RunConfig]:
+        """A run of each arm; its others differ in the seed alone."""
+        return {trial.arm: trial.config for trial in self.trials}
 
     def check_writable(self) -> None:
         """Raise ``LabError`` when the runs or the reports could not be written."""
@@ -101,20 +108,28 @@ def make_plan(name: str, words: Sequence[str] = (), paths: Mapping[str, Any] | N
 
     Words reach the sweep's own keys (``seeds=[5]``) and every trial's (``trainer.steps=20``).
     ``paths``: ``runtime.*`` values, which say where things are kept and nothing else.
+    Of a sweep with a search: the arms that it lists beside it; see ``search/driver.py``.
     Raises ``LabError`` for every mistake in the sweep file or the words.
     """
     changes, shared = split_overrides({**parse_overrides(words), **(paths or {})})
     spec = load_spec(name, changes)
-    points = spec.points()
-    configs = [(arm, _resolve_arm(arm, spec.base, values, shared)) for arm, values in points]
-    trials = [
-        make_trial(config.model_copy(update={"seed": seed}), arm)
-        for seed in spec.seeds
-        for arm, config in configs
-    ]
+    arms = [arm_trials(spec, shared, arm, values) for arm, values in spec.points()]
+    trials = [trial for same_seed in zip(*arms, strict=True) for trial in same_seed]
     _refuse_twins(trials)
     told = [word for word in words if not word.startswith("runtime.")]
-    return Plan(spec, trials, trials[0].config.runtime, told)
+    first = trials[0].config if trials else resolve({**spec.base, **shared})
+    return Plan(spec, trials, first.runtime, told, shared)
+
+
+def arm_trials(
+    spec: SweepSpec, shared: Mapping[str, Any], arm: str, values: Mapping[str, Any]
+) -> list[Trial]:
+    """The trials of one arm, in the order of seeds: ``values`` over the base, ``shared`` over both.
+
+    Raises ``LabError`` for values that a run refuses.
+    """
+    config = _resolve_arm(arm, spec.base, values, shared)
+    return [make_trial(config.model_copy(update={"seed": seed}), arm) for seed in spec.seeds]
 
 
 def _resolve_arm(
@@ -144,10 +159,16 @@ def _refuse_twins(trials: list[Trial]) -> None:
         seen[trial.trial_id] = trial
 
 
-def state_of(store: RunStore, trial: Trial | RunDir) -> str:
-    """The trial's state in the store; ``interrupted`` when no process is at a started one."""
+def state_of(store: RunStore, trial: Trial | RunDir, rules: StopRules | None = None) -> str:
+    """The trial's state in the store; ``interrupted`` when no process is at a started one.
+
+    With ``rules``, also when another rule than these stopped it: the next call goes on.
+    """
     run = store.run(trial.trial_id)
-    state = run.status().state
+    status = run.status()
+    state = status.state
+    if state == STOPPED and rules is not None and not rules.ask_for(status.rule):
+        return RUNNING if run.locked() else INTERRUPTED
     if state == RUNNING and not run.locked():
         return INTERRUPTED
     return RUNNING if state == PENDING and run.locked() else state

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import math
+import os.path
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cegppo_lab.compose import config_groups
 from cegppo_lab.errors import LabError, unknown
 from cegppo_lab.resources import shipped
+from cegppo_lab.sentinel import NO_RULES, StopRules
 from cegppo_lab.store import SWEEP_NAME
+from cegppo_lab.sweep.search.settings import SearchSpec
 from cegppo_lab.validation import validated
+from cegppo_lab.yaml_files import read_mapping
 
 DEFAULT_SWEEP = "quickstart"
 SINGLE_RUNS = "train"
+MAX_TRIALS = 100_000
+"""What a plan holds at most: more is a mistake in an axis, and would fill the memory."""
 
 
 class SweepSpec(BaseModel):
@@ -25,7 +32,7 @@ class SweepSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=f"^{SWEEP_NAME}$")
+    name: str = Field(pattern=f"^{SWEEP_NAME}$", max_length=100)
     question: str = Field(min_length=1)
     notes: list[str] = []
     """What a reader of the results must know: scale, deviations, what is known not to hold."""
@@ -37,7 +44,11 @@ class SweepSpec(BaseModel):
     """Axes that are crossed: every combination of their values, within every named arm."""
     zip: dict[str, list[Any]] = {}
     """Axes that run in parallel: the i-th values together. All of one length."""
+    search: SearchSpec | None = None
+    """Points that are suggested from what those before measured, beside the arms, if any."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    stop: StopRules = NO_RULES
+    """When a run is ended early; see ``cegppo_lab/sentinel.py``. No part of a trial's id."""
     allow_differences: list[str] = []
     """Keys in which arms may differ though no arm sets them: see ``sweep/confounds.py``."""
 
@@ -71,10 +82,19 @@ class SweepSpec(BaseModel):
             raise ValueError(f"zipped axes differ in length: {told}")
         if both := sorted(set(self.grid) & set(self.zip)):
             raise ValueError(f"{both[0]} is both under grid and under zip")
+        arms = max(len(self.arms), 1) * math.prod(map(len, self.grid.values()))
+        trials = arms * max(lengths.values(), default=1) * len(self.seeds)
+        if trials > MAX_TRIALS:
+            raise ValueError(f"{trials} trials are more than {MAX_TRIALS}; shorten an axis")
+        names = Counter(name for name, _ in self.points())
+        if twins := [name for name, count in names.items() if count > 1]:
+            raise ValueError(f"two arms are called {twins[0]!r}; rename one")
         return self
 
     def points(self) -> list[tuple[str, dict[str, Any]]]:
-        """The sweep's arms in order: (name, overrides over ``base``)."""
+        """The sweep's arms in order: (name, overrides over ``base``); without a search's points."""
+        if self.search and not (self.arms or self.grid or self.zip):
+            return []
         crossed = [
             dict(zip(self.grid, values, strict=True))
             for values in itertools.product(*self.grid.values())
@@ -110,9 +130,10 @@ def load_spec(name: str, changes: Mapping[str, Any] | None = None) -> SweepSpec:
     """
     by_path = name.endswith((".yaml", ".yml"))
     path = Path(name) if by_path else sweep_files().get(name)
-    if path is None or not path.is_file():
+    if path is None or not os.path.isfile(path):
         raise unknown("sweep", name, sweep_files())
-    tree = {"name": path.stem if by_path else name, **_read(path)}
+    content = read_mapping(path, "question:, arms: and seeds:")
+    tree = {"name": path.stem if by_path else name, **content}
     for key, value in (changes or {}).items():
         owner, _, axis = key.partition(".")
         if axis:
@@ -127,50 +148,6 @@ def _mapping(key: str, value: Any) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):
         raise LabError(f"{key}: {key.partition('.')[0]} has no keys of its own; set it as a whole")
     return value or {}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise LabError(f"{path} is not valid YAML{where}: {problem}") from None
-    except UnicodeDecodeError:
-        raise LabError(f"{path} is not a text file in UTF-8") from None
-    if not isinstance(tree, dict):
-        raise LabError(f"{path} must be a mapping with question:, arms: and seeds:")
-    return tree
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, instead of dropping the first."""
-
-
-def _mapping_once(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    own: set[Any] = set()  # Keys that come in through a merge (<<) may be given again.
-    for key_node, _ in node.value:
-        if key_node.tag == "tag:yaml.org,2002:merge":
-            continue
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str | int | float):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key!r} is not a word or a number", key_node.start_mark
-            )
-        if key in own:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key!r} is given twice", key_node.start_mark
-            )
-        own.add(key)
-    loader.flatten_mapping(node)
-    return {
-        loader.construct_object(key, deep=True): loader.construct_object(value, deep=True)
-        for key, value in node.value
-    }
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_once)
 
 
 def split_overrides(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""Search: points that Optuna suggests from what the points before them measured."""
