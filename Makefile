@@ -15,7 +15,7 @@ figures: $(VENV)/.run
 	$(BIN)/python -m cegppo_lab figures
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

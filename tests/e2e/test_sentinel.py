@@ -56,6 +56,7 @@ def test_a_stopped_run_goes_on_without_the_rule_to_the_same_bit(tmp_path, tiny, 
     assert [entry["resumed_from"] for entry in attempts] == [0, 2 if every == 2 else 0]
 
 
+@pytest.mark.slow
 def test_a_killed_run_stops_where_it_would_have_stopped(tmp_path, tiny) -> None:
     values = {**tiny, "trainer.steps": 12}
     rules = {"entropy_above": {"value": 0.0, "steps": 10}}

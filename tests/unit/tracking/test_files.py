@@ -100,7 +100,7 @@ def test_a_file_with_a_new_time_alone_is_read_once_and_not_uploaded(
     uploads.clear()
     os.utime(store.root / "t1" / "evals.jsonl")
     assert mirror_sweep(store, "demo", uri(tmp_path)).files == 0
-    monkeypatch.setattr(files_module, "_digest", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(files_module, "sha256_of", lambda path: pytest.fail(f"{path} was read"))
     mirror_sweep(store, "demo", uri(tmp_path))
     assert uploads == []
 
