@@ -8,12 +8,9 @@ can be made from less, so its seconds are the floor that the file system and the
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import platform
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +22,8 @@ from typing import Any
 import click
 import yaml
 
+from benchmarks.table import RESULTS, Row, circumstances, write
+from benchmarks.table import seconds as seconds_of
 from cegppo_lab import metrics as names
 from cegppo_lab.cli.plan import plan as plan_command
 from cegppo_lab.provenance import resources
@@ -33,13 +32,10 @@ from cegppo_lab.sweep.dispatch import run_trials
 from cegppo_lab.sweep.plan import Plan, make_plan
 from cegppo_lab.sweep.price import price
 
-_ROOT = Path(__file__).parents[1]
 _PEER = "json.loads of every run's config, status and provenance"
 _COLUMNS = ("case", "trials", "seconds", "ms_per_trial", "ratio")
 _SEEDS = 10
 _STEPS = 3
-
-Row = dict[str, object]
 
 
 def sweep_file(folder: Path, trials: int) -> Path:
@@ -107,7 +103,7 @@ def measure(trials: int, rounds: int) -> Iterator[Row]:
         best = [float("inf")] * len(cases)
         for _ in range(rounds):
             for place, (_, act) in enumerate(cases):
-                best[place] = min(best[place], _seconds(act))
+                best[place] = min(best[place], seconds_of(act))
     for (case, _), seconds in zip(cases, best, strict=True):
         yield {
             "case": case,
@@ -146,34 +142,16 @@ def _nothing_to_show(concurrent: int) -> Any:
     raise AssertionError("a finished trial was to be run again")
 
 
-def _seconds(act: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
-    act()
-    return time.perf_counter() - begin
-
-
-def _write(path: Path, rows: Sequence[Row], notes: Sequence[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        file.writelines(f"# {note}\n" for note in notes)
-        writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 @click.command()
 @click.option("--quick", is_flag=True, help="A hundred and two hundred trials, once.")
-@click.option("--out", type=Path, default=_ROOT / "results" / "speed" / "plan.csv")
+@click.option("--out", type=Path, default=RESULTS / "plan.csv")
 def main(quick: bool, out: Path) -> None:
     """Print seconds, milliseconds a trial and the ratio to the peer; write them as CSV."""
-    command = " ".join(["python -m benchmarks.plan", *sys.argv[1:]])
-    notes = [
-        f"command: {command}",
-        f"cores: {os.cpu_count() or 1}, Python {platform.python_version()}",
-        f"load before: {' '.join(f'{load:.2f}' for load in os.getloadavg())}",
+    notes = circumstances(
+        "plan",
         f"ratio: seconds over those of {_PEER}, in the same run",
         "linear growth: ms_per_trial of a case stays the same from size to size",
-    ]
+    )
     print(*notes, sep="\n")
     rows: list[Row] = []
     sizes, rounds = ((100, 200), 1) if quick else ((1000, 3000, 10_000), 2)
@@ -181,7 +159,7 @@ def main(quick: bool, out: Path) -> None:
         for row in measure(trials, rounds):
             rows.append(row)
             print("  ".join(f"{key}={row[key]}" for key in _COLUMNS), flush=True)
-    _write(out, rows, notes)
+    write(out, _COLUMNS, rows, notes)
     print(f"written: {out}")
 
 

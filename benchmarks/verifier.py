@@ -7,13 +7,9 @@ judge by hand, so that wrong verdicts are counted as well.
 
 from __future__ import annotations
 
-import csv
 import logging
 import multiprocessing
 import os
-import platform
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from multiprocessing.queues import SimpleQueue
@@ -22,6 +18,8 @@ from pathlib import Path
 import click
 import yaml
 
+from benchmarks.table import RESULTS, Row, circumstances, write
+from benchmarks.table import seconds as seconds_of
 from cegppo_lab.tasks.verifier import readings_of, verify, verify_batch
 from cegppo_lab.tasks.verifier.pool import Pool
 
@@ -37,7 +35,6 @@ _COLUMNS = ("case", "judge", "workers", "pairs", "wrong", "seconds", "pairs_per_
 
 Pair = tuple[str, str]
 Judge = Callable[[Sequence[Pair]], list[bool]]
-Row = dict[str, object]
 
 
 def judged_pairs() -> list[tuple[Pair, bool]]:
@@ -76,7 +73,7 @@ def throughput(
     best = [float("inf")] * len(judges)
     for _ in range(rounds):
         for place, (_, _, judge) in enumerate(judges):
-            best[place] = min(best[place], _seconds(judge, pairs))
+            best[place] = min(best[place], seconds_of(judge, pairs))
     for pool in pools:
         pool.close()
     for (name, size, _), errors, seconds in zip(judges, wrong, best, strict=True):
@@ -99,7 +96,7 @@ def hanging(case: str, answer: str, limit: int, patience: float) -> Iterator[Row
     taken = context.SimpleQueue()
     child = context.Process(target=_hang, args=([pair], limit, taken))
     verify(r"\boxed{\sqrt{12}}", pair[1])  # the worker is there
-    ours = _seconds(lambda some: [verify(*some[0], timeout=limit)], [pair])
+    ours = seconds_of(lambda some: [verify(*some[0], timeout=limit)], [pair])
     child.start()
     child.join(patience)
     ended = child.exitcode is not None
@@ -122,43 +119,25 @@ def hanging(case: str, answer: str, limit: int, patience: float) -> Iterator[Row
 def _hang(pairs: Sequence[Pair], limit: int, taken: SimpleQueue[float]) -> None:
     logging.disable(logging.WARNING)
     peer([(r"\boxed{\sqrt{12}}", r"2\sqrt{3}")], limit)  # imports and first uses are not counted
-    taken.put(_seconds(partial(peer, limit=limit), pairs))
-
-
-def _seconds(judge: Judge, pairs: Sequence[Pair]) -> float:
-    begin = time.perf_counter()
-    judge(pairs)
-    return time.perf_counter() - begin
+    taken.put(seconds_of(partial(peer, limit=limit), pairs))
 
 
 def _differences(verdicts: Sequence[bool], expected: Sequence[bool]) -> int:
     return sum(a is not b for a, b in zip(verdicts, expected, strict=True))
 
 
-def _write(path: Path, rows: Sequence[Row], notes: Sequence[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        file.writelines(f"# {note}\n" for note in notes)
-        writer = csv.DictWriter(file, _COLUMNS, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 @click.command()
 @click.option("--quick", is_flag=True, help="A few pairs, once, and one endless answer.")
-@click.option("--out", type=Path, default=_ROOT / "results" / "speed" / "verifier.csv")
+@click.option("--out", type=Path, default=RESULTS / "verifier.csv")
 def main(quick: bool, out: Path) -> None:
     """Print pairs a second of both, and their ratio; write them as CSV."""
     logging.disable(logging.WARNING)
     cores = os.cpu_count() or 1
-    command = " ".join(["python -m benchmarks.verifier", *sys.argv[1:]])
-    notes = [
-        f"command: {command}",
-        f"cores: {cores}, Python {platform.python_version()}",
-        f"load before: {' '.join(f'{load:.2f}' for load in os.getloadavg())}",
+    notes = circumstances(
+        "verifier",
         f"ratio: speed over that of {_PEER}; wrong: verdicts that differ from those by hand",
         "our rules were written with these very pairs, the peer was not: no comparison of accuracy",
-    ]
+    )
     text, algebra = [], []
     for pair, verdict in judged_pairs():
         (text if isinstance(readings_of(*pair), bool) else algebra).append((pair, verdict))
@@ -177,7 +156,7 @@ def main(quick: bool, out: Path) -> None:
     tell(throughput("needs algebra", algebra[share], workers, rounds))
     for case, answer in list(_HANGING.items())[: 1 if quick else None]:
         tell(hanging(case, answer, limit, patience))
-    _write(out, rows, notes)
+    write(out, _COLUMNS, rows, notes)
     print(f"written: {out}")
 
 

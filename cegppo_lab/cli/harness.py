@@ -42,8 +42,8 @@ def harness(
 
     POLICY is what the evaluate command takes, but one. Any lm-eval task of generated text is
     served; what needs log-likelihoods is not. lm-eval 0.4.13 has no ifbench and no livecodebench,
-    which the paper reports: IFEval stands in for the first, nothing for the second. Data sets come
-    from the hub. A response is sampled to its budget and then cut at the task's stop sequence.
+    which the paper reports; IFEval is another benchmark than IFBench. Data sets come from the hub.
+    A response is sampled to its budget and then cut at the task's stop sequence.
 
     \b
     python -m cegppo_lab harness smollm2-135m --task ifeval --limit 20
