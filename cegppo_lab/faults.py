@@ -14,7 +14,7 @@ from cegppo_lab.errors import LabError
 from cegppo_lab.execute import attempt, is_finished
 from cegppo_lab.sentinel import NO_RULES, StopRules
 from cegppo_lab.store import FAILED, RunStore, StepRecord
-from cegppo_lab.trainers.base import TrainerError
+from cegppo_lab.trainers.base import TimeLimitError, TrainerError
 from cegppo_lab.trial import Trial
 
 TAIL_LINES = 40
@@ -25,10 +25,6 @@ LOG_FILE = "worker.log"
 
 _MEMORY = ("MemoryError", "OutOfMemoryError", "can't allocate memory", "NODE_OUT_OF_MEMORY")
 _CUDA = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "cuDNN error", "NCCL error")
-
-
-class TimeLimitError(TrainerError):
-    """An attempt took as long as it may; the next call goes on from the last checkpoint."""
 
 
 def limited_attempt(

@@ -59,8 +59,16 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def unreadable(path: Path, error: OSError) -> LabError:
+    """The error of a file that is there and that we may not, or cannot, read."""
+    return LabError(f"cannot read {path}: {error.strerror or error}; mend that and run it again")
+
+
 def read_json(path: Path, default: Any = None) -> Any:
-    """The JSON value in ``path``, or ``default`` where there is no such file."""
+    """The JSON value in ``path``, or ``default`` where there is no such file.
+
+    Raises ``LabError`` for a file that cannot be read or is no JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -69,6 +77,8 @@ def read_json(path: Path, default: Any = None) -> Any:
         raise LabError(f"{path} is not valid JSON ({error}); move it away and run again") from None
     except NotADirectoryError:
         raise LabError(f"cannot read {path}: a file is where a folder should be") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def _encode(value: dict[str, Any]) -> bytes:
@@ -76,11 +86,16 @@ def _encode(value: dict[str, Any]) -> bytes:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSON-lines file, without a torn last line; none where there is no file."""
+    """The rows of a JSON-lines file, without a torn last line; none where there is no file.
+
+    Raises ``LabError`` for a file that cannot be read, and for a row that is no JSON.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise unreadable(path, error) from None
     # What follows the last newline is a torn write.
     for number, line in enumerate(data.split(b"\n")[:-1], start=1):
         try:

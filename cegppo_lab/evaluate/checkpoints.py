@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,26 +27,29 @@ class Checkpoint:
         return (self.policy / "chat_template.jinja").exists() or "chat_template" in settings
 
 
-def newest_checkpoint(run: RunDir) -> Checkpoint:
+def newest_checkpoint(run: RunDir, say: Callable[[str], None]) -> Checkpoint:
     """The newest checkpoint of a trial, of the embedded trainer or of verl.
 
+    ``say`` is told of the embedded trainer's damaged ones, for which an older one is taken.
+
     Raises:
-        LabError: there is none, or verl's is still in shards; the message says how to merge them.
+        LabError: there is none that is whole, or verl's is still in shards; the message says how to
+            merge them.
     """
-    found = _embedded(run.checkpoints) or _verl(run.checkpoints)
+    found = _embedded(run.checkpoints, say) or _verl(run.checkpoints)
     if found is None:
         raise LabError(
-            f"trial {run.trial_id} has no checkpoint in {run.checkpoints}; train it with the sweep "
-            "or train command that made it, or name another"
+            f"trial {run.trial_id} has no whole checkpoint in {run.checkpoints}; train it with the "
+            "sweep or train command that made it, or name another"
         )
     return found
 
 
-def _embedded(root: Path) -> Checkpoint | None:
+def _embedded(root: Path, say: Callable[[str], None]) -> Checkpoint | None:
     # Here and not above: the listing of trials needs no torch.
     from cegppo_lab.trainers.embedded.checkpoint import newest_policy
 
-    policy = newest_policy(root)
+    policy = newest_policy(root, say)
     if policy is None:
         return None
     return Checkpoint(policy, read_json(policy.parent / "state.json")["step"])

@@ -14,8 +14,8 @@ from cegppo_lab.errors import LabError
 from cegppo_lab.evaluate.engines import check_engine
 from cegppo_lab.evaluate.policies import PolicySpec, find_policies
 from cegppo_lab.evaluate.settings import EvaluateRuntime, Settings, check_changes
-from cegppo_lab.models import local_folder, located, weights_hash
-from cegppo_lab.models.paths import unreadable
+from cegppo_lab.models import located, weights_hash
+from cegppo_lab.models.paths import chat_template
 from cegppo_lab.store import RunStore
 from cegppo_lab.tasks import Problem
 
@@ -153,13 +153,7 @@ def _policy_identity(policy: PolicySpec) -> dict[str, Any]:
 
 def _chat_template(policy: PolicySpec) -> str:
     """sha256 of the template that the policy's prompts are put through."""
-    from transformers import AutoTokenizer
-
-    folder = local_folder(policy.path)
-    try:
-        template = AutoTokenizer.from_pretrained(folder, local_files_only=True).chat_template
-    except (OSError, ValueError) as failure:
-        raise unreadable(policy.given, failure) from None
+    template = chat_template(policy.path)
     if template is None:
         raise LabError(
             f"policy {policy.given!r} has no chat template; say chat_template=false to give it the "

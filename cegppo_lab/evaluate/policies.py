@@ -12,7 +12,7 @@ from cegppo_lab.errors import LabError, unknown
 from cegppo_lab.evaluate.checkpoints import newest_checkpoint
 from cegppo_lab.execute import has_ended
 from cegppo_lab.models import is_hub_id, packaged_models, portable, shipped_policies
-from cegppo_lab.store import RunStore
+from cegppo_lab.store import RunDir, RunStore
 
 SWEEP_PREFIX = "sweep:"
 _SHORTEST_TRIAL = 4
@@ -50,7 +50,7 @@ def find_policies(
 
     ``sweep:NAME`` (its finished trials), a preset of conf/model, a shipped or packaged model, a
     local folder or GGUF file, a stored trial's id or the beginning of one, a hub id. ``say`` is
-    told of trials of a sweep that are left out.
+    told of trials of a sweep that are left out, and of damaged checkpoints.
 
     Raises:
         LabError: a word that means none of these, or several trials; a trial without a checkpoint
@@ -61,7 +61,7 @@ def find_policies(
         if word.startswith(SWEEP_PREFIX):
             found += _of_sweep(word.removeprefix(SWEEP_PREFIX), word, store, say)
         else:
-            found.append(_one(word, store))
+            found.append(_one(word, store, say))
     labels = [policy.label for policy in found]
     for label in labels:
         if labels.count(label) > 1:
@@ -69,7 +69,7 @@ def find_policies(
     return found
 
 
-def _one(word: str, store: RunStore) -> PolicySpec:
+def _one(word: str, store: RunStore, say: Callable[[str], None]) -> PolicySpec:
     if word in config_groups()["model"]:
         return _preset(word)
     if word in shipped_policies():
@@ -78,7 +78,7 @@ def _one(word: str, store: RunStore) -> PolicySpec:
         return PolicySpec(word, word, portable(word))
     trials = [trial for trial in store.trial_ids() if trial.startswith(word)]
     if trials and len(word) >= _SHORTEST_TRIAL:
-        return _of_trials(word, trials, store)
+        return _of_trials(word, trials, store, say)
     if is_hub_id(word) and not word.startswith((".", "~")):
         return PolicySpec(word, word, word)
     names = {*config_groups()["model"], *shipped_policies(), *packaged_models()}
@@ -96,16 +96,17 @@ def _preset(name: str) -> PolicySpec:
     )
 
 
-def _of_trials(word: str, trials: list[str], store: RunStore) -> PolicySpec:
+def _of_trials(
+    word: str, trials: list[str], store: RunStore, say: Callable[[str], None]
+) -> PolicySpec:
     if len(trials) > 1:
         listed = ", ".join(trials[:4]) + (", ..." if len(trials) > 4 else "")
         raise LabError(f"{len(trials)} trials begin with {word!r}: {listed}; give more of the id")
-    return _trial(trials[0], word, store, f"trial {trials[0]}")
+    return _trial(store.run(trials[0]), word, f"trial {trials[0]}", say)
 
 
-def _trial(trial_id: str, given: str, store: RunStore, label: str) -> PolicySpec:
-    run = store.run(trial_id)
-    checkpoint = newest_checkpoint(run)
+def _trial(run: RunDir, given: str, label: str, say: Callable[[str], None]) -> PolicySpec:
+    checkpoint = newest_checkpoint(run, say)
     config = run.config()
     model, task = config.get("model", {}), config.get("task", {}).get("name")
     return PolicySpec(
@@ -116,7 +117,7 @@ def _trial(trial_id: str, given: str, store: RunStore, label: str) -> PolicySpec
         # A run whose tokenizer has no template was trained on the prompts as they are.
         chat_template=model.get("chat_template", True) and checkpoint.has_chat_template,
         task=task if task in shipped_policies() else None,
-        trial_id=trial_id,
+        trial_id=run.trial_id,
         step=checkpoint.step,
     )
 
@@ -133,6 +134,6 @@ def _of_sweep(
     if left := len(entries) - len(finished):
         say(f"{left} of {len(entries)} trials of sweep {name!r} are not finished; left out")
     return [
-        _trial(entry["trial_id"], given, store, f"{entry['arm']} seed {entry['seed']}")
+        _trial(store.run(entry["trial_id"]), given, f"{entry['arm']} seed {entry['seed']}", say)
         for entry in finished
     ]

@@ -26,6 +26,7 @@ DRAFT_AGE_S = 3600.0
 UNNAMED = "trial that no sweep names"
 OLD = "checkpoint of a finished trial, older than its newest"
 LAST = "last checkpoint of a finished trial"
+ASIDE = "damaged checkpoint that training set aside"
 LEFTOVER = "draft that was never finished"
 
 
@@ -113,6 +114,8 @@ def _trial_waste(run: RunDir, needed: _Needed, last_checkpoints: bool) -> Iterat
         # All but this one are written by the holder of the trial's lock.
         if not draft.name.startswith(".config.json.") or _is_old(draft):
             yield Waste(draft, LEFTOVER, size_of(draft))
+    for damaged in checkpoints.set_aside(run.checkpoints):
+        yield Waste(damaged, ASIDE, size_of(damaged))
     if _is_finished(run):
         found = checkpoints.found(run.checkpoints)
         for old in found[:-1]:

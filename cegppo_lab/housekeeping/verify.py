@@ -140,6 +140,9 @@ def _told(store: RunStore, trial_id: str) -> Iterator[Finding]:
         if flaw and checkpoint.exists():  # a trainer drops its old ones meanwhile
             mend = f"rm -r {shlex.quote(str(checkpoint))}"
             yield Finding(f"{trial_id} {checkpoint.name}", flaw, mend)
+    for damaged in checkpoints.set_aside(run.checkpoints):
+        told = "was set aside by training, which went on from the one before"
+        yield Finding(f"{trial_id} {damaged.name}", told, _gc(store), harmless=True)
     if not run.locked():
         yield from _drafts(store, drafts_below(run.path))
 

@@ -82,13 +82,14 @@ def check_reader() -> None:
         )
 
 
-def has_chat_template(file: Path) -> bool:
-    """Whether the metadata of ``file`` have a chat template. Raises ``LabError``: unreadable."""
+def chat_template(file: Path) -> str | None:
+    """The chat template in the metadata of ``file``, if any. Raises ``LabError``: unreadable."""
     check_reader()
     from gguf import GGUFReader
 
     try:
-        return GGUFReader(file).get_field("tokenizer.chat_template") is not None
+        field = GGUFReader(file).get_field("tokenizer.chat_template")
+        return None if field is None else field.contents()
     except (OSError, ValueError, IndexError) as failure:
         raise LabError(f"{file} cannot be read as GGUF: {failure}") from None
 

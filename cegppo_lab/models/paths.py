@@ -96,18 +96,27 @@ def no_chat_template(path: str | Path) -> LabError:
 
 @lru_cache(maxsize=64)
 def _has_template(place: Path) -> bool:
+    return bool(chat_template(place))
+
+
+def chat_template(path: str | Path) -> str | dict[str, str] | None:
+    """The chat template of a model that is on this machine, if any; nothing is converted.
+
+    By name where there are several. Raises ``LabError``: no such model, or an unreadable one.
+    """
+    place = located(path)
     if gguf.is_gguf(place):
         folder = gguf.cached(place)
         if folder is None:
-            return gguf.has_chat_template(place)
+            return gguf.chat_template(place)
         place = folder
     # Here and not above: plans need no tokenizer.
     from transformers import AutoTokenizer
 
     try:
-        return bool(AutoTokenizer.from_pretrained(place, local_files_only=True).chat_template)
+        return AutoTokenizer.from_pretrained(place, local_files_only=True).chat_template
     except (OSError, ValueError) as failure:
-        raise unreadable(place, failure) from None
+        raise unreadable(path, failure) from None
 
 
 def unreadable(path: str | Path, failure: Exception) -> LabError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from safetensors import SafetensorError, safe_open
 from cegppo_lab.files import sha256_of
 
 _NAME = re.compile(r"(global_)?step_(\d+)")
+_ASIDE = re.compile(r"(global_)?step_\d+\.broken\d*")
 HASHES = "sha256"
 """Key of ``state.json``: SHA-256 of the checkpoint's other files, by path."""
-_EMBEDDED = ("state.json", "optimizer.safetensors", "policy/config.json")
+_OPTIMIZER = "optimizer.safetensors"
+_POLICY = "policy"
 
 
 def found(folder: Path) -> list[Path]:
@@ -29,6 +32,18 @@ def found(folder: Path) -> list[Path]:
     folders = [path for path in folder.glob("*step_*") if _NAME.fullmatch(path.name)]
     whole = [p for p in folders if p.is_dir() and (_is_embedded(p) or (p / "actor").is_dir())]
     return sorted(whole, key=step_of)
+
+
+def set_aside(folder: Path) -> list[Path]:
+    """What training has set aside as damaged in a trial's ``checkpoints`` folder, by name."""
+    return sorted(path for path in folder.glob("*step_*") if _ASIDE.fullmatch(path.name))
+
+
+def aside(checkpoint: Path) -> Path:
+    """A free name for a damaged checkpoint, that no search for checkpoints finds."""
+    base = checkpoint.with_name(f"{checkpoint.name}.broken")
+    numbered = (base.with_name(f"{base.name}{number}") for number in count(1))
+    return next(path for path in chain([base], numbered) if not path.exists())
 
 
 def step_of(checkpoint: Path) -> int:
@@ -42,13 +57,24 @@ def flaw(checkpoint: Path) -> str | None:
     Reads all that ``state.json`` has a hash of. Of other checkpoints (verl's, and the embedded
     trainer's older ones) headers and lengths, not the tensors themselves.
     """
-    if _is_embedded(checkpoint) and (told := _embedded_flaw(checkpoint)):
-        return told
-    for path in sorted(checkpoint.rglob("*")):
-        check = _CHECKS.get(path.suffix)
-        if check and path.is_file() and (told := check(path)):
-            return f"{path.relative_to(checkpoint)} {told}"
-    return _hash_flaw(checkpoint) if _is_embedded(checkpoint) else None
+    if not _is_embedded(checkpoint):
+        return _file_flaw(checkpoint, checkpoint)
+    missing = None if (checkpoint / _OPTIMIZER).is_file() else f"{_OPTIMIZER} is missing"
+    return (
+        missing
+        or _embedded_flaw(checkpoint)
+        or _file_flaw(checkpoint, checkpoint)
+        or _hash_flaw(checkpoint)
+    )
+
+
+def policy_flaw(checkpoint: Path) -> str | None:
+    """As :func:`flaw`, of what an embedded checkpoint's policy needs: no optimizer's state."""
+    return (
+        _embedded_flaw(checkpoint)
+        or _file_flaw(checkpoint, checkpoint / _POLICY)
+        or _hash_flaw(checkpoint, f"{_POLICY}/")
+    )
 
 
 def _is_embedded(checkpoint: Path) -> bool:
@@ -56,11 +82,11 @@ def _is_embedded(checkpoint: Path) -> bool:
 
 
 def _embedded_flaw(checkpoint: Path) -> str | None:
-    for name in _EMBEDDED:
+    for name in ("state.json", f"{_POLICY}/config.json"):
         if not (checkpoint / name).is_file():
             return f"{name} is missing"
-    if not list((checkpoint / "policy").glob("*.safetensors")):
-        return "policy/ has no weights"
+    if not list((checkpoint / _POLICY).glob("*.safetensors")):
+        return f"{_POLICY}/ has no weights"
     state = _json(checkpoint / "state.json")
     step = state.get("step") if isinstance(state, dict) else None
     if step != step_of(checkpoint):
@@ -68,10 +94,21 @@ def _embedded_flaw(checkpoint: Path) -> str | None:
     return None
 
 
-def _hash_flaw(checkpoint: Path) -> str | None:
+def _file_flaw(checkpoint: Path, folder: Path) -> str | None:
+    for path in sorted(folder.rglob("*")):
+        check = _CHECKS.get(path.suffix)
+        if check and path.is_file() and (told := check(path)):
+            return f"{path.relative_to(checkpoint)} {told}"
+    return None
+
+
+def _hash_flaw(checkpoint: Path, prefix: str = "") -> str | None:
+    """Of the files whose names begin with ``prefix``."""
     state = _json(checkpoint / "state.json")
     for name, digest in state.get(HASHES, {}).items():
         path = checkpoint / name
+        if not name.startswith(prefix):
+            continue
         if not path.is_file():
             return f"{name} is missing"
         if sha256_of(path) != digest:

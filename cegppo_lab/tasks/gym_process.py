@@ -8,12 +8,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from cegppo_lab import serving
 from cegppo_lab.errors import LabError
 
 _WORKER = Path(__file__).with_name("gym_worker.py")
@@ -97,14 +97,13 @@ def _started() -> subprocess.Popen[str]:
             "pip install 'cegppo-lab[reasoning]'"
         )
     return subprocess.Popen(
-        # -P: our own modules must not hide those that the worker imports by name.
-        [sys.executable, "-P", str(_WORKER), str(os.getpid())],
+        serving.command(_WORKER),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         encoding="ascii",
-        env=os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
+        env=serving.environment(PYTHONHASHSEED="0"),
     )
 
 

@@ -1,10 +1,10 @@
 """The process in which reasoning_gym makes problems and scores answers, one JSON line each.
 
-It is run as a file and imports nothing of this package. Its parent gives it a fixed hash seed, and
-it seeds the global generators before every entry: some of the package's data sets depend on either,
-and the same index must be the same problem in every process. Some scorers evaluate the answer as
-Python: :data:`SYMBOLIC` ones get arithmetic only, :data:`LITERAL` ones read literals only. All have
-a limit on CPU time and memory.
+It is run as a file and imports :mod:`cegppo_lab.serving` alone of this package. Its parent gives it
+a fixed hash seed, and it seeds the global generators before every entry: some of the package's data
+sets depend on either, and the same index must be the same problem in every process. Some scorers
+evaluate the answer as Python: :data:`SYMBOLIC` ones get arithmetic only, :data:`LITERAL` ones read
+literals only. All have a limit on CPU time and memory.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import os
 import random
 import re
 import resource
-import select
 import signal
 import sys
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
+
+from cegppo_lab.serving import requests
 
 MAX_ANSWER_CHARACTERS = 2000
 """A longer answer gets 0, unless the problem's own answer is long as well."""
@@ -53,7 +54,6 @@ _ARITHMETIC = re.compile(
     rf"(?:[\d\s+\-*/^(),=]|\d\.\d*|\.\d|(?<![^\W\d])[A-Za-z](?![^\W\d])"
     rf"|(?<![^\W\d])(?:{'|'.join(_FUNCTIONS.split())})(?![^\W\d]))*"
 )
-_ORPHAN_POLL_S = 0.5
 
 
 class _RefusedError(Exception):
@@ -164,23 +164,10 @@ def answered(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _serve(parent: int, reply: Callable[[Any], None]) -> None:
-    """Answer the requests on standard input until it closes or the parent is gone."""
-    requests, buffer = sys.stdin.buffer.raw, b""
-    while os.getppid() == parent:
-        if not select.select([requests], [], [], _ORPHAN_POLL_S)[0]:
-            continue
-        received = requests.read(1 << 16)
-        if not received:
-            return
-        buffer += received
-        while b"\n" in buffer:
-            line, _, buffer = buffer.partition(b"\n")
-            request = json.loads(line)
-            if request["do"] == "score":  # the entry is not made on the scorer's time
-                _limited(
-                    {key: request[key] for key in ("description", "index")} | {"do": "problem"}
-                )
-            reply(_limited(request))
+    for request in requests(parent):
+        if request["do"] == "score":  # the entry is not made on the scorer's time
+            _limited({key: request[key] for key in ("description", "index")} | {"do": "problem"})
+        reply(_limited(request))
 
 
 def _limited(request: Mapping[str, Any]) -> dict[str, Any]:

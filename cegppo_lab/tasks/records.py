@@ -6,12 +6,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from cegppo_lab.errors import LabError, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
@@ -151,10 +153,14 @@ def _json(path: Path) -> Iterator[Row]:
 
 
 def _csv(path: Path) -> Iterator[Row]:
+    import pandas as pd
+
     return _frame(path, pd.read_csv(path, dtype=str, keep_default_na=False))
 
 
 def _parquet(path: Path) -> Iterator[Row]:
+    import pandas as pd
+
     return _frame(path, pd.read_parquet(path))
 
 

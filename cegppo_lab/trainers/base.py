@@ -24,6 +24,11 @@ class TrainerError(Exception):
     """A trainer failed for a reason that is told in one line; the trial can be tried again."""
 
 
+class TimeLimitError(TrainerError):
+    """An attempt took as long as it may; no retry of it, the next call goes on from the last
+    checkpoint."""
+
+
 class Trainer(Protocol):
     """Trains one run. The consumer of the records decides what to do with them."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from filelock import FileLock
 
 from tests.e2e.lab import lab, start, wait_for
@@ -45,9 +45,16 @@ def _table(place: Path) -> pd.DataFrame:
     return pd.read_parquet(_evaluation(place) / "samples.parquet")
 
 
-def test_a_kill_and_a_rerun_give_the_same_table(tmp_path: Path) -> None:
-    whole, killed = _folder(tmp_path / "whole"), _folder(tmp_path / "killed")
-    lab(whole, *WORDS)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the evaluation ran undisturbed."""
+    place = _folder(tmp_path_factory.mktemp("evaluate") / "whole")
+    lab(place, *WORDS)
+    return place
+
+
+def test_a_kill_and_a_rerun_give_the_same_table(whole: Path, tmp_path: Path) -> None:
+    killed = _folder(tmp_path / "killed")
     process = start(killed, *WORDS)
     wait_for(lambda: _batches(killed) >= 3)
     os.kill(process.pid, signal.SIGKILL)
@@ -68,13 +75,15 @@ def test_a_kill_and_a_rerun_give_the_same_table(tmp_path: Path) -> None:
     assert (killed / accuracy).read_bytes() == (whole / accuracy).read_bytes()
 
 
-def test_two_at_once_write_nothing_twice(tmp_path: Path) -> None:
+def test_two_at_once_write_nothing_twice(whole: Path, tmp_path: Path) -> None:
     place = _folder(tmp_path / "both")
-    lab(place, *WORDS, "problems=1", "samples=1")
-    with FileLock(_evaluation(place) / "lock"):
+    evaluation = place / _evaluation(whole).relative_to(whole)
+    evaluation.mkdir(parents=True)
+    with FileLock(evaluation / "lock"):
         both = [start(place, *WORDS) for _ in range(2)]
         wait_for(lambda: (place / "log").read_text().count("another process is at evaluation") == 2)
     assert [process.wait(120) for process in both] == [0, 0]
-    lines = (_evaluation(place) / "samples.jsonl").read_text().splitlines()
-    assert sum(len(json.loads(line)["problem"]) for line in lines) == len(_table(place)) == 384
+    for name in ("samples.jsonl", "samples.parquet"):
+        assert (evaluation / name).read_bytes() == (_evaluation(whole) / name).read_bytes()
+    assert len(_table(place)) == 384
     assert not _table(place).duplicated(["problem", "sample"]).any()

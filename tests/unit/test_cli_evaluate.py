@@ -117,7 +117,7 @@ WALK_ON = ["table_walk", "benchmarks=[walk.yaml]"]
 MISTAKES = [
     (["tabel_walk"], "unknown policy 'tabel_walk'. Did you mean 'table_walk'"),
     (["abcd"], "2 trials begin with 'abcd': abcd1, abcd2; give more of the id"),
-    (["abcd2"], "trial abcd2 has no checkpoint"),
+    (["abcd2"], "trial abcd2 has no whole checkpoint"),
     (["sweep:mine"], "no sweep 'mine' was run in runs"),
     (["no/where", "benchmarks=[walk.yaml]"], "'no/where' is not on this machine"),
     (["plain", "benchmarks=[walk.yaml]"], "'plain' has no chat template; say chat_template=false"),

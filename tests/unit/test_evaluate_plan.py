@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from cegppo_lab.errors import LabError
 from cegppo_lab.evaluate.plan import Evaluation, make_plan
 from cegppo_lab.evaluate.policies import PolicySpec, find_policies
 from cegppo_lab.evaluate.settings import read_settings
+from cegppo_lab.files import sha256_of
 from cegppo_lab.models import local_folder
 from cegppo_lab.store import DONE, RunStore
+from tests.unit.tiny_gguf import write_tiny_gguf
 
 WALK = """
 title: Table walk
@@ -91,6 +94,45 @@ def test_a_trial_is_its_newest_checkpoint() -> None:
     assert policy.chat_template
 
 
+def test_a_damaged_policy_is_passed_over_for_the_one_before_with_a_note() -> None:
+    newest = _trial("abcdef012345", [8, 64])
+    older, weights = newest.parents[1] / "step_000008" / "policy", "policy/model.safetensors"
+    for folder in (older.parent, newest.parent):
+        hashes = {weights: sha256_of(folder / weights)}
+        state = {"step": int(folder.name[-6:]), "sha256": hashes}
+        (folder / "state.json").write_text(json.dumps(state))
+    (newest.parent / "optimizer.safetensors").write_bytes(b"cut")  # which no evaluation reads
+    assert _find("abcdef")[0].path == str(newest)
+    data = bytearray((newest.parent / weights).read_bytes())
+    data[-7] ^= 1
+    (newest.parent / weights).write_bytes(data)
+    told: list[str] = []
+    (policy,) = find_policies(["abcdef"], RunStore("runs"), told.append)
+    assert (policy.path, policy.step) == (str(older), 8)
+    (note,) = told
+    assert "step_000064 is damaged and not used: policy/model.safetensors has another" in note
+    assert newest.is_dir()  # an evaluation changes no trial
+    (older / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(LabError, match="has no whole checkpoint"):
+        find_policies(["abcdef"], RunStore("runs"), told.append)
+    assert len(told) == 3
+
+
+@pytest.mark.skipif(find_spec("gguf") is None, reason="needs the package gguf")
+def test_a_gguf_file_is_planned_without_converting_it(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
+    write_tiny_gguf(here / "tiny.gguf")
+    planned = _id("./tiny.gguf")
+    assert not (here / "cache").exists()
+    local_folder(here / "tiny.gguf")
+    assert _id("./tiny.gguf") == planned  # the converted tokenizer has the same template
+    write_tiny_gguf(here / "bare.gguf", template=None)
+    with pytest.raises(LabError, match=r"bare.gguf' has no chat template; say chat_template=false"):
+        _id("./bare.gguf")
+
+
 def test_a_trial_from_before_templates_is_given_the_prompts_as_they_are() -> None:
     newest = _trial("abcdef012345", [8])
     (newest / "chat_template.jinja").unlink()
@@ -125,7 +167,7 @@ def test_a_sweep_is_its_finished_trials() -> None:
     [
         (["table_wlak"], "unknown policy 'table_wlak'. Did you mean 'table_walk'"),
         (["abcd"], "2 trials begin with 'abcd': abcd1, abcd2; give more of the id"),
-        (["abcd2"], "trial abcd2 has no checkpoint in runs/abcd2/checkpoints; train it"),
+        (["abcd2"], "trial abcd2 has no whole checkpoint in runs/abcd2/checkpoints; train it"),
         (["sweep:nothing"], "no sweep 'nothing' was run in runs"),
         (["sweep:begun"], "no trial of sweep 'begun' is finished"),
         (["table_walk", "chain", "table_walk"], "policy 'table_walk' is named twice"),

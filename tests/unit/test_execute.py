@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cegppo_lab.compose import resolve
 from cegppo_lab.config import RunConfig
 from cegppo_lab.errors import LabError
 from cegppo_lab.execute import attempt, is_finished
@@ -16,24 +14,8 @@ from cegppo_lab.sentinel import StopRules
 from cegppo_lab.store import RunStore, StepRecord
 from cegppo_lab.sweep.plan import state_of
 from cegppo_lab.trainers.base import TrainingStoppedError
-from cegppo_lab.trial import Trial, make_trial
-from tests.unit.counting import Counting, stored_steps, train_with
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> RunStore:
-    return RunStore(tmp_path)
-
-
-@pytest.fixture
-def trial() -> Trial:
-    return make_trial(resolve({"trainer.steps": 6}))
-
-
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Counting], Counting]:
-    """Have attempts use a trainer."""
-    return partial(train_with, monkeypatch)
+from cegppo_lab.trial import Trial
+from tests.unit.counting import Counting, stored_steps
 
 
 def test_a_finished_trial_is_done_and_not_trained_again(store: RunStore, trial: Trial, use) -> None:

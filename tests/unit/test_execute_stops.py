@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-
 import pytest
 
-from cegppo_lab.compose import resolve
 from cegppo_lab.execute import attempt, has_ended, is_finished
 from cegppo_lab.files import write_json
 from cegppo_lab.housekeeping.verify import verify
 from cegppo_lab.sentinel import NO_RULES, StopRules
 from cegppo_lab.store import RunDir, RunStore, Status
-from cegppo_lab.trial import Trial, make_trial
-from tests.unit.counting import Counting, stored_steps, train_with
+from cegppo_lab.trial import Trial
+from tests.unit.counting import Counting, stored_steps
 
 LOW = {"entropy_below": {"value": 0.4, "steps": 2}}
 """Stops ``Counting`` at step 4: its entropy is 1 / step."""
 RULES = StopRules(**LOW)
 REASON = "entropy_below at step 4: actor/entropy below 0.4 for 2 steps, now 0.25"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> RunStore:
-    return RunStore(tmp_path)
-
-
-@pytest.fixture
-def trial() -> Trial:
-    return make_trial(resolve({"trainer.steps": 6}))
-
-
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Counting], Counting]:
-    """Have attempts use a trainer."""
-    return partial(train_with, monkeypatch)
 
 
 def test_a_rule_stops_a_trial_which_is_then_finished_for_this_rule_alone(

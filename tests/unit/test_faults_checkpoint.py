@@ -166,6 +166,9 @@ def test_names_of_what_was_set_aside_do_not_clash(
         assert load_newest(tmp_path, *parts) == 0
     names = ["step_000002.broken", "step_000002.broken1", "step_000002.broken2"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert [path.name for path in checkpoints.set_aside(tmp_path)] == names
+    shutil.rmtree(tmp_path / names[0])
+    assert checkpoints.aside(tmp_path / "step_000002").name == names[0]  # and not one that is taken
 
 
 @pytest.mark.parametrize("failing", ["os.fsync", "os.replace"])

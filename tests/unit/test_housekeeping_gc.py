@@ -13,7 +13,7 @@ from cegppo_lab.errors import LabError
 from cegppo_lab.housekeeping.contents import size_of
 from cegppo_lab.housekeeping.gc import DRAFT_AGE_S, collect, find_waste
 from cegppo_lab.housekeeping.verify import verify
-from cegppo_lab.store import RunStore
+from cegppo_lab.store import RunStore, checkpoints
 from tests.unit.housekeeping_store import add_checkpoint, add_sweep, add_trial, tree, trial
 
 UNNAMED, FINISHED, STOPPED, RUNNING = 9, 1, 2, 3
@@ -45,6 +45,14 @@ def _draft(path: Path, age_s: float = 0.0) -> Path:
     return path
 
 
+def _aside(store: RunStore, seed: int, step: int) -> Path:
+    """A damaged checkpoint, as training leaves it; one of that step is there again."""
+    aside = checkpoints.aside(_checkpoint(store, seed, step))
+    _checkpoint(store, seed, step).rename(aside)
+    add_checkpoint(_at(store, seed), step)
+    return aside
+
+
 def test_what_no_sweep_needs_is_told_and_then_deleted(store: RunStore) -> None:
     expected = {
         _checkpoint(store, FINISHED, 2),
@@ -56,6 +64,8 @@ def test_what_no_sweep_needs_is_told_and_then_deleted(store: RunStore) -> None:
         _draft(store.root / "_sweeps" / ".s.json.77.tmp", 2 * DRAFT_AGE_S),
         _draft(store.root / "_evaluations" / "e" / ".samples.parquet.77.tmp", 2 * DRAFT_AGE_S),
         _draft(store.root / "_drafts" / "left"),
+        _aside(store, RUNNING, 2),
+        _aside(store, FINISHED, 6),
     }
     kept = {  # somebody may be writing these: no lock says who
         _draft(_at(store, 4, ".config.json.77.tmp")),

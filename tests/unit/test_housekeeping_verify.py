@@ -153,6 +153,7 @@ def test_what_a_kill_leaves_is_a_note(store: RunStore) -> None:
     # A resumed run counts up again from its checkpoint: its rows are ahead of its status.
     _set(folder / "status.json", step=3)
     (folder / "checkpoints" / ".step_000006.77.tmp").mkdir(parents=True)
+    (folder / "checkpoints" / "step_000004.broken1").mkdir()
     (folder / ".status.json.77.tmp").touch()
     (store.root / "_sweeps" / ".s.json.77.tmp").touch()
     (store.root / "empty").mkdir()
@@ -167,9 +168,10 @@ def test_what_a_kill_leaves_is_a_note(store: RunStore) -> None:
         ".status.json.77.tmp was never finished",
         "_sweeps/.s.json.77.tmp was never finished",
         "empty is a folder without a trial",
+        "step_000004.broken1 was set aside by training",
     ):
         assert text in told, told
-    assert len(findings) == 7
+    assert len(findings) == 8
 
 
 def test_a_trial_in_training_is_judged_by_what_holds_at_any_instant(store: RunStore) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,10 @@ import yaml
 from huggingface_hub import errors
 
 from cegppo_lab.errors import LabError
-from cegppo_lab.tasks import Task, make_task
+from cegppo_lab.tasks import make_task
+from tests.unit.math_files import ROWS, math_task, write_lines
 
 _RNG = np.random.default_rng(0)
-_ROWS = [{"problem": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(40)]
-
-
-def _lines(path: Path, rows: list[dict[str, Any]] = _ROWS) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def _task(path: Path, **options: Any) -> Task:
-    return make_task("math", path=_lines(path), **{"heldout_problems": 8, **options})
 
 
 @pytest.fixture
@@ -39,7 +29,9 @@ _LONG = "Find the number of ways to colour a cube with {} colours up to rotation
 
 def _benchmark(folder: Path, *problems: str) -> str:
     """The YAML file of a benchmark with these problems."""
-    data = _lines(folder / "bench.jsonl", [{"problem": text, "answer": "1"} for text in problems])
+    data = write_lines(
+        folder / "bench.jsonl", [{"problem": text, "answer": "1"} for text in problems]
+    )
     task = {"name": "math", "path": data, "heldout_problems": 1.0}
     tree = {"title": "B", "source": "ours", "task": task, "max_tokens": 9, "count": len(problems)}
     (folder / "bench.yaml").write_text(yaml.safe_dump(tree))
@@ -47,12 +39,12 @@ def _benchmark(folder: Path, *problems: str) -> str:
 
 
 def test_contaminated_problems_are_not_trained_on(file: Path, tmp_path: Path) -> None:
-    rows = [*_ROWS, *({"problem": _LONG.format(n), "answer": "5"} for n in range(5))]
-    name = _benchmark(tmp_path, _LONG.format("nine"), _ROWS[0]["problem"], _ROWS[1]["problem"])
-    options = {"path": _lines(file, rows), "heldout_problems": 8}
+    rows = [*ROWS, *({"problem": _LONG.format(n), "answer": "5"} for n in range(5))]
+    name = _benchmark(tmp_path, _LONG.format("nine"), ROWS[0]["problem"], ROWS[1]["problem"])
+    options = {"path": write_lines(file, rows), "heldout_problems": 8}
     plain, clean = make_task("math", **options), make_task("math", **options, decontaminate=[name])
     dropped = {p.question for p in plain.training()} - {p.question for p in clean.training()}
-    shared = {_LONG.format(n) for n in range(5)} | {_ROWS[0]["problem"], _ROWS[1]["problem"]}
+    shared = {_LONG.format(n) for n in range(5)} | {ROWS[0]["problem"], ROWS[1]["problem"]}
     assert dropped == shared - {p.question for p in plain.heldout()}
     assert clean.contaminated() == len(dropped) > 2
     assert clean.heldout() == plain.heldout()
@@ -66,25 +58,25 @@ def test_decontamination_is_in_the_identity_only_where_it_is_asked_for(
     file: Path, tmp_path: Path
 ) -> None:
     name = _benchmark(tmp_path, _LONG)
-    plain = _task(file)
+    plain = math_task(file)
     assert "decontaminate" in plain.neutral
-    clean = _task(file, decontaminate=(name,))
+    clean = math_task(file, decontaminate=(name,))
     assert clean.data_hash() != plain.data_hash()
     before = clean.data_hash()
     _benchmark(tmp_path, _LONG + "?!", "another one")
-    assert _task(file, decontaminate=(name,)).data_hash() != before
+    assert math_task(file, decontaminate=(name,)).data_hash() != before
     with pytest.raises(LabError, match="Did you mean 'aime2"):
-        _task(file, decontaminate=("aime2",))
-    everything = _benchmark(tmp_path, *(row["problem"] for row in _ROWS))
+        math_task(file, decontaminate=("aime2",))
+    everything = _benchmark(tmp_path, *(row["problem"] for row in ROWS))
     with pytest.raises(LabError, match=r"task.decontaminate=.*none is left as a training"):
-        _task(file, decontaminate=(everything,)).training()
+        math_task(file, decontaminate=(everything,)).training()
 
 
 def test_numbers_of_any_format_are_answers(tmp_path: Path) -> None:
     frame = pd.DataFrame({"problem": ["a", "b", "c"], "answer": [7.0, 10.0, 0.5]})
     frame.to_parquet(tmp_path / "n.parquet")
     frame.to_csv(tmp_path / "n.csv", index=False)
-    _lines(tmp_path / "n.jsonl", frame.to_dict("records"))
+    write_lines(tmp_path / "n.jsonl", frame.to_dict("records"))
     for name in ("n.parquet", "n.csv", "n.jsonl"):
         task = make_task("math", path=str(tmp_path / name), heldout_problems=1.0)
         answers = {problem.question: problem.answer for problem in task.heldout()}
@@ -136,7 +128,7 @@ def test_data_at_hand_are_found_without_the_network(
         raise error
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert _task(file).at_hand()
+    assert math_task(file).at_hand()
     assert not asked
     assert not make_task("math").at_hand()
     assert not make_task("math", path="some/set").at_hand()

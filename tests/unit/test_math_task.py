@@ -16,19 +16,10 @@ from huggingface_hub import errors
 
 from cegppo_lab.errors import LabError
 from cegppo_lab.resources import shipped
-from cegppo_lab.tasks import Task, make_task
+from cegppo_lab.tasks import make_task
+from tests.unit.math_files import ROWS, math_task, write_lines
 
 _RNG = np.random.default_rng(0)
-_ROWS = [{"problem": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(40)]
-
-
-def _lines(path: Path, rows: list[dict[str, Any]] = _ROWS) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def _task(path: Path, **options: Any) -> Task:
-    return make_task("math", path=_lines(path), **{"heldout_problems": 8, **options})
 
 
 @pytest.fixture
@@ -37,12 +28,12 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_all_formats_and_any_order_give_the_same_problems(tmp_path: Path) -> None:
-    _lines(tmp_path / "a.jsonl")
-    _lines(tmp_path / "shuffled.jsonl", _ROWS[::-1])
-    _lines(tmp_path / "hub.json")
-    (tmp_path / "array.json").write_text(json.dumps(_ROWS, indent=1))
-    numbers = [{**row, "answer": int(row["answer"])} for row in _ROWS]
-    pd.DataFrame(_ROWS).to_csv(tmp_path / "a.csv", index=False)
+    write_lines(tmp_path / "a.jsonl")
+    write_lines(tmp_path / "shuffled.jsonl", ROWS[::-1])
+    write_lines(tmp_path / "hub.json")
+    (tmp_path / "array.json").write_text(json.dumps(ROWS, indent=1))
+    numbers = [{**row, "answer": int(row["answer"])} for row in ROWS]
+    pd.DataFrame(ROWS).to_csv(tmp_path / "a.csv", index=False)
     pd.DataFrame(numbers).to_parquet(tmp_path / "a.parquet")
     tasks = [make_task("math", path=str(path), heldout_problems=8) for path in tmp_path.iterdir()]
     assert len(tasks) == 6
@@ -50,23 +41,23 @@ def test_all_formats_and_any_order_give_the_same_problems(tmp_path: Path) -> Non
     assert all(found == problems[0] for found in problems)
     training, held = problems[0]
     assert (len(training), len(held)) == (32, 8)
-    assert {p.prompt.split("\n")[0] for p in training + held} == {r["problem"] for r in _ROWS}
+    assert {p.prompt.split("\n")[0] for p in training + held} == {r["problem"] for r in ROWS}
     assert len({task.data_hash() for task in tasks}) == 5  # two files are equal but for the name
 
 
 def test_the_split_goes_by_the_hash_of_the_problem(file: Path) -> None:
-    digests = sorted(hashlib.sha256(row["problem"].encode()).hexdigest() for row in _ROWS)
-    task = _task(file)
+    digests = sorted(hashlib.sha256(row["problem"].encode()).hexdigest() for row in ROWS)
+    task = math_task(file)
     assert [problem.id for problem in task.heldout()] == [f"math/{d[:16]}" for d in digests[:8]]
     assert [problem.id for problem in task.training()] == [f"math/{d[:16]}" for d in digests[8:]]
-    half = _task(file, heldout_problems=0.5)
+    half = math_task(file, heldout_problems=0.5)
     expected = [digest for digest in digests if digest < "8"]
     assert [problem.id for problem in half.heldout()] == [f"math/{d[:16]}" for d in expected]
-    assert _task(file, limit=3).training() == task.training()[:3]
+    assert math_task(file, limit=3).training() == task.training()[:3]
 
 
 def test_sampling_follows_the_generator_and_leaves_out_the_held_out(file: Path) -> None:
-    task = _task(file)
+    task = math_task(file)
     one, again, other = (task.sample(500, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert one == again != other
     assert set(one) == set(task.training())
@@ -75,26 +66,26 @@ def test_sampling_follows_the_generator_and_leaves_out_the_held_out(file: Path) 
 
 def test_problems_of_a_held_out_file_are_not_trained_on(file: Path, tmp_path: Path) -> None:
     extra = {"problem": "What is one?", "answer": "1"}
-    held = _lines(tmp_path / "held.jsonl", [_ROWS[3], _ROWS[5], extra])
-    task = _task(file, heldout_path=held, heldout_problems=1.0)
+    held = write_lines(tmp_path / "held.jsonl", [ROWS[3], ROWS[5], extra])
+    task = math_task(file, heldout_path=held, heldout_problems=1.0)
     assert len(task.heldout()) == 3
     assert len(task.training()) == 38
     assert set(task.heldout()).isdisjoint(task.training())
-    assert task.data_hash() != _task(file).data_hash()
+    assert task.data_hash() != math_task(file).data_hash()
 
 
 def test_a_benchmark_is_all_held_out(file: Path) -> None:
-    task = _task(file, heldout_problems=1.0)
+    task = math_task(file, heldout_problems=1.0)
     assert len(task.heldout()) == 40
     for draw in (task.training, task.training_count, lambda: task.sample(1, _RNG)):
         with pytest.raises(LabError, match=r"of 40 problems .* none is left as a training problem"):
             draw()
     with pytest.raises(LabError, match="none is left as a training problem"):
-        _task(file, heldout_problems=40).heldout()  # a count: meant to leave some
+        math_task(file, heldout_problems=40).heldout()  # a count: meant to leave some
 
 
 def test_votes_are_for_the_tidied_last_box(file: Path) -> None:
-    task = _task(file)
+    task = math_task(file)
     problem = task.heldout()[0]
 
     def said(text: str) -> str | None:
@@ -111,7 +102,7 @@ def test_votes_are_for_the_tidied_last_box(file: Path) -> None:
 
 
 def test_rewards_are_verdicts_on_the_boxed_answer(file: Path) -> None:
-    task = _task(file)
+    task = math_task(file)
     problems = task.training()[:6]
     right = [rf"Hm. $\boxed{{\frac{{{2 * int(p.answer)}}}{{2}}}}$" for p in problems]
     texts = right[:3] + [p.answer for p in problems[3:5]] + [r"\boxed{1000}"]
@@ -122,7 +113,7 @@ def test_rewards_are_verdicts_on_the_boxed_answer(file: Path) -> None:
 
 
 def test_data_are_read_late_and_once(file: Path) -> None:
-    task = _task(file)
+    task = math_task(file)
     file.write_text(file.read_text().replace("What", "Say what"))
     first = task.heldout()
     assert first[0].prompt.startswith("Say what")
@@ -132,25 +123,25 @@ def test_data_are_read_late_and_once(file: Path) -> None:
 
 
 def test_the_data_hash_is_that_of_the_files(file: Path) -> None:
-    task = _task(file)
+    task = math_task(file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert task.data_hash() == digest
-    assert len(_task(file, sha256=digest).heldout()) == 8
+    assert len(math_task(file, sha256=digest).heldout()) == 8
     stated = make_task("math", path="some/where", sha256="0" * 64)
     assert stated.data_hash() == "0" * 64  # a plan needs no data
     with pytest.raises(LabError, match=f"task.sha256: theirs is {digest}"):
-        _task(file, sha256="0" * 64).heldout()
+        math_task(file, sha256="0" * 64).heldout()
 
 
 def test_a_text_that_occurs_twice_counts_once(file: Path) -> None:
-    twice = [*_ROWS, {**_ROWS[0], "answer": "17"}]
-    task = make_task("math", path=_lines(file, twice), heldout_problems=8)
+    twice = [*ROWS, {**ROWS[0], "answer": "17"}]
+    task = make_task("math", path=write_lines(file, twice), heldout_problems=8)
     assert len(task.training() + task.heldout()) == 40
     assert "17" not in {problem.answer for problem in task.training() + task.heldout()}
 
 
 def test_the_template_takes_any_braces(file: Path) -> None:
-    task = _task(file, prompt_template="{problem} {x} \\boxed{}")
+    task = math_task(file, prompt_template="{problem} {x} \\boxed{}")
     assert task.heldout()[0].prompt.endswith("? {x} \\boxed{}")
 
 
@@ -205,9 +196,9 @@ def test_wrong_options_are_told(options: dict[str, Any], told: str) -> None:
 
 
 def test_a_folder_needs_one_file_or_a_choice(tmp_path: Path) -> None:
-    _lines(tmp_path / "one.jsonl", _ROWS[:20])
+    write_lines(tmp_path / "one.jsonl", ROWS[:20])
     assert len(make_task("math", path=str(tmp_path), heldout_problems=5).training()) == 15
-    _lines(tmp_path / "two.jsonl", _ROWS[20:])
+    write_lines(tmp_path / "two.jsonl", ROWS[20:])
     with pytest.raises(LabError, match=r"one.jsonl, two.jsonl. Choose with task.file"):
         make_task("math", path=str(tmp_path)).heldout()
     with pytest.raises(LabError, match=r"Did you mean 'one.jsonl'"):
@@ -264,7 +255,7 @@ def test_the_preset_of_the_papers_data_reads_rows_of_their_form(
         }
         for n in range(200)
     ]
-    _lines(tmp_path / "train_math_30K.json", rows)
+    write_lines(tmp_path / "train_math_30K.json", rows)
     task = make_task(**{**preset, "sha256": None})
     assert (len(task.training()), len(task.heldout())) == (72, 128)
     assert task.heldout()[0].prompt.startswith("Let $n=")

@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cegppo_lab.errors import LabError
-from cegppo_lab.files import read_json, write_json
+from cegppo_lab.files import read_json, read_lines, write_json
 from cegppo_lab.store import EvalRecord, RunStore, StepRecord
 
 HOLD = """
@@ -178,6 +179,24 @@ def test_json_that_cannot_be_read_is_told_with_its_path(store: RunStore, content
     (store.root / "trial" / "status.json").write_bytes(content)
     with pytest.raises(LabError, match=r"trial/status.json is not valid JSON"):
         store.run("trial").status()
+
+
+@pytest.mark.parametrize("read", [read_json, lambda path: list(read_lines(path))])
+def test_a_file_that_cannot_be_read_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "status.json"
+    path.mkdir()  # as root, no permission is missing
+    with pytest.raises(LabError, match=r"cannot read .*status.json: Is a directory; mend"):
+        read(path)
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(LabError, match=r"cannot read .*status.json: Permission denied; mend"):
+        read(path)
 
 
 def test_a_store_that_is_a_file_is_told(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from cegppo_lab.trainers.base import TimeLimitError
 from cegppo_lab.trainers.verl.job import Attempt, VerlJobError, earlier_rows, rewind, run_job
 
 PROGRAM = """
@@ -42,6 +43,7 @@ def wait_for(name):
 DRIVER = """
 import sys
 from pathlib import Path
+from cegppo_lab.trainers.base import TimeLimitError
 from cegppo_lab.trainers.verl.job import Attempt, run_job
 attempt = Attempt.new(Path(sys.argv[1]))
 environment = {"PYTHONPATH": sys.argv[2], **attempt.environment()}
@@ -154,7 +156,7 @@ def test_an_end_without_an_error_line_is_told_by_the_last_lines(job: Start) -> N
 
 
 def test_the_time_limit_ends_the_job(job: Start, attempts: Path) -> None:
-    with pytest.raises(VerlJobError, match="time limit"):
+    with pytest.raises(TimeLimitError, match="time limit"):  # which no worker tries again
         list(job("grandchild(session=False)\ntime.sleep(600)", limit_s=1.0))
     assert not _jobs(attempts)
 

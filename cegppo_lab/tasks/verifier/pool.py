@@ -7,12 +7,12 @@ import json
 import os
 import select
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from cegppo_lab import serving
 from cegppo_lab.errors import LabError
 
 _WORKER = Path(__file__).with_name("worker.py")
@@ -38,15 +38,14 @@ class Worker:
     """
 
     def __init__(self) -> None:
-        # -P: our own modules must not hide those that the worker imports by name.
-        command = [sys.executable, "-P", str(_WORKER), str(os.getpid()), str(_MEMORY_BYTES)]
+        command = serving.command(_WORKER, _MEMORY_BYTES)
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=serving.environment(),
         )
         self._unread = b""
         try:

@@ -1,6 +1,7 @@
 """A process of the verifier's pool: compares answers with math-verify, one JSON line each.
 
-It is run as a file and imports nothing of this package, so that it starts fast and stays small.
+It is run as a file and imports :mod:`cegppo_lab.serving` alone of this package, so that it starts
+fast and stays small.
 Arguments: the parent's process id, and the memory limit in bytes.
 """
 
@@ -13,13 +14,13 @@ import logging
 import os
 import re
 import resource
-import select
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any
 
-_ORPHAN_POLL_S = 0.5
+from cegppo_lab.serving import requests
+
 _GRACE_S = 1.0
 _RECURSION_LIMIT = 3000
 _KNOWN = (
@@ -165,24 +166,12 @@ def _serve(
     parent: int,
     memory_bytes: int,
 ) -> None:
-    """Answer the requests on standard input until it closes or the parent is gone."""
-    requests: BinaryIO = sys.stdin.buffer.raw
-    buffer = b""
-    while os.getppid() == parent:
-        if not select.select([requests], [], [], _ORPHAN_POLL_S)[0]:
-            continue
-        received = requests.read(1 << 16)
-        if not received:
-            return
-        buffer += received
-        while b"\n" in buffer:
-            line, _, buffer = buffer.partition(b"\n")
-            request = json.loads(line)
-            # The kernel ends a worker whose parent died in the middle; no Python code need run.
-            signal.setitimer(signal.ITIMER_REAL, request["timeout"] + _GRACE_S)
-            verdict = _judge(equal, request["pairs"])
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            reply({"verdict": verdict, "spent": _peak_bytes() > memory_bytes // 2})
+    for request in requests(parent):
+        # The kernel ends a worker whose parent died in the middle; no Python code need run.
+        signal.setitimer(signal.ITIMER_REAL, request["timeout"] + _GRACE_S)
+        verdict = _judge(equal, request["pairs"])
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        reply({"verdict": verdict, "spent": _peak_bytes() > memory_bytes // 2})
 
 
 def _peak_bytes() -> int:

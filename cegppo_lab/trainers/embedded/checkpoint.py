@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -27,7 +27,6 @@ from cegppo_lab.trainers.embedded.policy import Policy
 
 _PREFIX = "step_"
 _MASTER = "master"
-_BROKEN = ".broken"
 
 _logger = logging.getLogger(__name__)
 
@@ -95,23 +94,24 @@ def _newest_whole(root: Path) -> Path | None:
         flaw = checkpoints.flaw(folder)
         if flaw is None:
             return folder
-        aside = _aside(folder)
+        aside = checkpoints.aside(folder)
         with writing(folder):
             os.replace(folder, aside)
         _logger.warning("checkpoint %s: %s; set aside as %s", folder, flaw, aside.name)
     return None
 
 
-def _aside(folder: Path) -> Path:
-    """A free name that no search for checkpoints finds."""
-    taken = len(list(folder.parent.glob(f"{folder.name}{_BROKEN}*")))
-    return folder.with_name(f"{folder.name}{_BROKEN}{taken or ''}")
+def newest_policy(root: Path, note: Callable[[str], None] = _logger.warning) -> Path | None:
+    """The model folder of the newest checkpoint whose policy is whole, or None.
 
-
-def newest_policy(root: Path) -> Path | None:
-    """The model folder of the newest checkpoint, or None."""
-    found = _found(root)
-    return found[-1] / "policy" if found else None
+    Nothing is changed; ``note`` is told of the damaged ones that were passed over.
+    """
+    for folder in reversed(_found(root)):
+        flaw = checkpoints.policy_flaw(folder)
+        if flaw is None:
+            return folder / "policy"
+        note(f"checkpoint {folder} is damaged and not used: {flaw}")
+    return None
 
 
 def _found(root: Path) -> list[Path]:

@@ -18,7 +18,7 @@ import psutil
 
 from cegppo_lab.files import read_lines
 from cegppo_lab.processes import end_family, end_session, watched
-from cegppo_lab.trainers.base import TrainerError
+from cegppo_lab.trainers.base import TimeLimitError, TrainerError
 
 POLL_S = 0.2
 TAIL_LINES = 12
@@ -61,7 +61,7 @@ def run_job(
     ``environment`` has also what ``attempt`` asks for. Each row is
     ``{"step": int, "data": {name: value}}``. Closing the iterator, an error, and the
     death of this process (also by SIGKILL) end verl and every process of its Ray cluster. Raises
-    :class:`VerlJobError` when verl fails or runs out of time.
+    :class:`VerlJobError` when verl fails, :class:`TimeLimitError` when it runs out of time.
     """
     attempt.metrics.touch()
     with open(attempt.log, "wb") as log:
@@ -97,7 +97,9 @@ def _tail(
         if ended:
             break
         if time.monotonic() > deadline:
-            raise VerlJobError(f"verl ran out of its time limit; its log: {attempt.log}")
+            raise TimeLimitError(
+                f"verl ran out of its time limit; the next call goes on; its log: {attempt.log}"
+            )
         time.sleep(POLL_S)
     if child.returncode:
         raise VerlJobError(f"verl {_end(child.returncode, attempt.log)} (log: {attempt.log})")
