@@ -6,9 +6,9 @@ YAML carries values, this module says what they may be. Unknown keys fail, namin
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
 
 from cegppo_lab.algorithms import Algorithm, make_algorithm
 from cegppo_lab.benchmark import load_benchmark
@@ -47,6 +47,8 @@ class RuntimeConfig(Section):
     cpus: float = Field(gt=0)
     gpus: float = Field(ge=0)
     """GPUs of one trial, on each of its nodes."""
+    resources: dict[str, Annotated[float, Field(gt=0)]]
+    """Custom Ray resources of one trial, e.g. ``{h100: 1}``: nodes that were started with them."""
     nodes: int = Field(ge=1)
     """Nodes of one trial. More than one: it runs on the running Ray cluster, one at a time."""
     time_limit_h: float | None = Field(gt=0)
@@ -70,8 +72,28 @@ class RuntimeConfig(Section):
     chunk_tokens: int = Field(ge=1)
     token_samples: int = Field(ge=0)
     """Tokens stored a step inside the clip interval, and as many at most outside it; 0: none."""
+    ledger: bool = True
+    """Log the token ledger (:mod:`cegppo_lab.diagnostics`) with every step."""
     checkpoint_every: int = Field(ge=1)
     keep_checkpoints: int = Field(ge=1)
+
+    @field_validator("store")
+    @classmethod
+    def _a_folder(cls, store: str) -> str:
+        if "://" in store:
+            raise ValueError(
+                "the store is a folder, which every node mounts: it needs appends and file locks; "
+                "or run on each machine for itself and bring the runs together by export and import"
+            )
+        return store
+
+    @field_validator("resources")
+    @classmethod
+    def _custom(cls, resources: dict[str, float]) -> dict[str, float]:
+        for name in resources:
+            if name.lower() in ("cpu", "gpu"):
+                raise ValueError(f"has {name}; say runtime.{name.lower()}s instead")
+        return resources
 
 
 class RunConfig(BaseModel):
@@ -93,11 +115,16 @@ class RunConfig(BaseModel):
         """Whether only groups with mixed rewards are trained on: for every arm, or by algorithm."""
         return self.trainer.filter_groups or self.algorithm.dynamic_sampling
 
+    @property
+    def divides_by_std(self) -> bool:
+        """Whether advantages are divided by their group's deviation: not where either says no."""
+        return self.trainer.norm_adv_by_std and self.algorithm.divides_by_std
+
     def identity(self) -> dict[str, Any]:
         """All that the run's numbers depend on, as plain JSON values; what trial ids hash."""
         content = {
             "seed": self.seed,
-            "algorithm": _named(self.algorithm),
+            "algorithm": {"name": self.algorithm.name, **_told(self.algorithm)},
             "model": _told(self.model),
             "task": _content(self.task),
             "trainer": self.trainer.identity(),
@@ -126,7 +153,7 @@ def _named(section: Algorithm | Task) -> dict[str, Any]:
     return {"name": section.name, **section.model_dump(mode="json")}
 
 
-def _told(section: ModelConfig | Task) -> dict[str, Any]:
+def _told(section: Algorithm | ModelConfig | Task) -> dict[str, Any]:
     """The section's options without those that came later and have their defaults."""
     options = section.model_dump(mode="json")
     later = {

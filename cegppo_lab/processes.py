@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 
@@ -25,9 +28,25 @@ def watched() -> Iterator[None]:
     """While in the context, all present children of this process end with it, even on SIGKILL."""
     me = psutil.Process()
     known = [(child.pid, child.create_time()) for child in me.children(recursive=True)]
+    with _watchdog(known):
+        yield
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A temporary folder that goes with the context, also when this process is killed in it."""
+    with tempfile.TemporaryDirectory(prefix=prefix) as name, _watchdog([], name):
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def _watchdog(known: list[tuple[int, float]], *folders: str) -> Iterator[None]:
     # A session of its own: Ctrl-C in the terminal must not end the watchdog before the driver.
     watchdog = subprocess.Popen(
-        [sys.executable, __file__], stdin=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, __file__, *folders],
+        stdin=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     watchdog.stdin.write(json.dumps(known) + "\n")
     watchdog.stdin.flush()
@@ -72,7 +91,10 @@ def _session(leader: int) -> list[psutil.Process]:
 
 
 def main() -> None:
-    """Read the processes to watch; at the end of the input kill them, unless told ``done``."""
+    """Read the processes to watch; at the end of the input kill them, unless told ``done``.
+
+    Then delete the folders that the command line names.
+    """
     known = json.loads(sys.stdin.readline())
     if sys.stdin.readline().strip() == "done":
         return
@@ -83,6 +105,10 @@ def main() -> None:
             if process.create_time() == born:  # the id may be another's by now
                 doomed += _family(process)
     _kill_after(doomed, GRACE_S)
+    if folders := sys.argv[1:]:
+        time.sleep(2 * GRACE_S)  # another watchdog ends those that write there
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _family(process: psutil.Process) -> list[psutil.Process]:

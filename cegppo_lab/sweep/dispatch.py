@@ -6,24 +6,23 @@ the store alone, so a killed driver loses nothing and the next call goes on from
 
 from __future__ import annotations
 
-import logging
-import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
-import ray
 from ray import tune
 
+from cegppo_lab.config import RuntimeConfig
 from cegppo_lab.execute import is_finished
-from cegppo_lab.processes import watched
+from cegppo_lab.processes import temporary_folder
 from cegppo_lab.sentinel import StopRules
 from cegppo_lab.store import RunStore
-from cegppo_lab.sweep.budget import Budget
+from cegppo_lab.sweep.cluster import Cluster, cluster
 from cegppo_lab.sweep.follow import Follower, id_of
 from cegppo_lab.sweep.meter import Meter
+from cegppo_lab.sweep.nodes import concurrency, needs
 from cegppo_lab.sweep.plan import Plan, state_of
 from cegppo_lab.sweep.progress import Progress
 from cegppo_lab.sweep.worker import TuneTrial, message
@@ -50,38 +49,49 @@ def run_trials(
     trials: list[Trial],
     progress: Callable[[int], Progress],
     nudge: Callable[[], None] = lambda: None,
-    budget: Budget | None = None,
+    meter: Meter | None = None,
+    held: Cluster | None = None,
 ) -> Outcome:
     """Train those of ``trials`` that are not finished; returns when no more can be done.
 
     ``progress`` makes the display for so many trials at a time; ``nudge`` is called when there is
     something new to mirror. Ctrl-C stops the trials so that the next call resumes them, and so
-    does the end of ``budget``. A trial that another process trains is left to it, and taken up
-    when that process ends without finishing it.
+    does the end of ``meter``'s budget. A trial that another process trains is left to it, and taken
+    up when that process ends without finishing it. ``held``: the cluster to run on, by default the
+    one that the sweep names, for the time of the call.
+
+    Raises ``LabError`` when there is no cluster, or it cannot run the trials, before any starts.
     """
     store = plan.store()
     missing = [trial for trial in trials if not is_finished(store, trial.trial_id, plan.spec.stop)]
-    unfinished, meter = False, None
-    if missing:
-        with _cluster() as cpus:
-            concurrent = 1 if plan.runtime.nodes > 1 else max(1, int(cpus // plan.runtime.cpus))
-            with progress(concurrent) as display:
-                meter = Meter(budget, plan.runtime) if budget else None
+    unfinished = False
+    if missing and meter and meter.exhausted:
+        unfinished = True
+    elif missing:
+        with nullcontext(held) if held else cluster(plan.spec.cluster) as used:
+            used.check(store, missing)
+            if not used.local:
+                for trial in missing:
+                    store.enter(trial.trial_id, trial.stored_config())
+            runtimes = [trial.config.runtime for trial in missing]
+            with progress(concurrency(runtimes, used.nodes())) as display:
                 by_id = {trial.trial_id: trial for trial in missing}
                 follower = Follower(
                     store, by_id, plan.runtime, display, nudge, meter, plan.spec.stop
                 )
-                unfinished = _fit_all(plan, by_id, follower)
+                unfinished = _fit_all(plan, by_id, follower, entered=not used.local)
     states = {trial.trial_id: state_of(store, trial, plan.spec.stop) for trial in trials}
     over_budget = unfinished and meter is not None and meter.exhausted
     return Outcome(states, unfinished and not over_budget, over_budget)
 
 
-def _fit_all(plan: Plan, trials: dict[str, Trial], follower: Follower) -> bool:
+def _fit_all(plan: Plan, trials: dict[str, Trial], follower: Follower, *, entered: bool) -> bool:
     """Run all, those that other processes train when these let go; whether it was broken off."""
     now = set(trials)
     while now:
-        if _fit(plan, [trial for key, trial in trials.items() if key in now], follower):
+        wanted = [trial for key, trial in trials.items() if key in now]
+        messages = [message(plan.store(), each, plan.spec.stop, entered=entered) for each in wanted]
+        if _fit(plan, messages, follower):
             return True
         try:
             now = _let_go(plan.store(), follower, plan.spec.stop)
@@ -111,15 +121,12 @@ def _let_go(store: RunStore, follower: Follower, rules: StopRules) -> set[str]:
     return set()
 
 
-def _fit(plan: Plan, missing: list[Trial], follower: Follower) -> bool:
-    """Run Tune over ``missing``; whether it ended before they did."""
-    # A trial that spans nodes asks the running cluster for its GPUs itself, one trial at a time.
-    spans_nodes = plan.runtime.nodes > 1
-    resources = {"cpu": plan.runtime.cpus, "gpu": 0 if spans_nodes else plan.runtime.gpus}
-    messages = [message(plan.store(), trial, plan.spec.stop) for trial in missing]
-    with tempfile.TemporaryDirectory(prefix="cegppo-lab-tune-") as scratch:
+def _fit(plan: Plan, messages: list[dict[str, Any]], follower: Follower) -> bool:
+    """Run Tune over the trials in ``messages``; whether it ended before they did."""
+    spans_nodes = any(packed["tree"]["runtime"]["nodes"] > 1 for packed in messages)
+    with temporary_folder("cegppo-lab-tune-") as scratch:
         tuner = tune.Tuner(
-            tune.with_resources(TuneTrial, resources),
+            tune.with_resources(TuneTrial, _resources),
             param_space={"trial": tune.grid_search(messages)},
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
@@ -128,7 +135,7 @@ def _fit(plan: Plan, missing: list[Trial], follower: Follower) -> bool:
                 trial_dirname_creator=id_of,
             ),
             run_config=tune.RunConfig(
-                storage_path=scratch,
+                storage_path=str(scratch),
                 stop=follower.meter,
                 failure_config=tune.FailureConfig(max_failures=plan.runtime.retries),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -138,22 +145,10 @@ def _fit(plan: Plan, missing: list[Trial], follower: Follower) -> bool:
         )
         results = tuner.fit()
     ended = [result for result in results if result.error or result.metrics.get("done")]
-    return len(ended) < len(missing)
+    return len(ended) < len(messages)
 
 
-@contextmanager
-def _cluster() -> Iterator[float]:
-    """A Ray cluster: the one that RAY_ADDRESS names, or a local one for the time of the call."""
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Failures of trials are told by the progress display, in one line each.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    # Said outright: without an address Ray joins whatever cluster was started on this machine.
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    ray.init(address, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-    try:
-        with watched():
-            yield ray.cluster_resources().get("CPU", 1.0)
-    finally:
-        ray.shutdown()
+def _resources(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """What Ray sets aside for the trial of one message."""
+    runtime = RuntimeConfig.model_validate(config["trial"]["tree"]["runtime"])
+    return tune.PlacementGroupFactory([needs(runtime)])

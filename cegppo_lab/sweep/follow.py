@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ray import tune
-from ray.exceptions import RayTaskError
+from ray import cloudpickle, tune
+from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
 from cegppo_lab.config import RuntimeConfig
 from cegppo_lab.faults import record_failure
@@ -19,6 +20,11 @@ from cegppo_lab.sweep.worker import BUSY, REASON, SHOWN, TRAINED
 from cegppo_lab.trial import Trial
 
 _KILLED = "worker died without a word (killed, out of memory, or its node is gone)"
+_NODE_DIED = "its node has died"
+_NODE_GONE = "its node is gone; goes on elsewhere from its last checkpoint"
+LOST_NODES = 5
+"""How often a trial may lose its node in one call and keep its retries; beyond that the trial may
+be what ends its nodes."""
 _DETAIL = "Worker exit detail: "
 
 
@@ -43,6 +49,7 @@ class Follower(tune.Callback):
         self._progress, self._nudge, self.meter = progress, nudge, meter
         self._rules = rules
         self._failures: Counter[str] = Counter()
+        self._losses: Counter[str] = Counter()
         self.busy: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -83,6 +90,12 @@ class Follower(tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A trial failed and will be tried again, by a new worker that first waits."""
         self._release(trial)
+        if self._lost(trial):
+            if not _error_of(trial).preempted:  # which Tune does not count
+                trial.max_failures += 1
+            trial.config["trial"]["wait_s"] = self._runtime.retry_backoff_s
+            self._progress.finish(id_of(trial), "waiting", _NODE_GONE)
+            return
         self._failures[id_of(trial)] += 1
         failures = self._failures[id_of(trial)]
         wait_s = self._runtime.retry_backoff_s * 2 ** (failures - 1)
@@ -93,12 +106,25 @@ class Follower(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A trial failed, for good in this call."""
         self._release(trial)
+        if self._lost(trial):  # without a retry to give back: when Tune is through with the others
+            self.busy.add(id_of(trial))
+            self._progress.finish(id_of(trial), "waiting", _NODE_GONE)
+            return
         self._progress.finish(id_of(trial), FAILED, self._reason(trial))
         self._nudge()
 
+    def _lost(self, trial: Any) -> bool:
+        """Whether the trial's node is gone, and no more often than it may."""
+        error = _error_of(trial)
+        unreachable = isinstance(error, ActorUnavailableError) or _NODE_DIED in str(error)
+        if not (isinstance(error, RayActorError) and (error.preempted or unreachable)):
+            return False
+        self._losses[id_of(trial)] += 1
+        return self._losses[id_of(trial)] <= LOST_NODES
+
     def _reason(self, trial: Any) -> str:
         """Why a trial failed; stored by its worker, or now where the worker could not."""
-        error = trial.get_pickled_error()
+        error = _error_of(trial)
         status = self._store.run(id_of(trial)).status()
         if isinstance(error, RayTaskError) and status.state == FAILED:
             return status.reason
@@ -109,6 +135,15 @@ class Follower(tune.Callback):
     def _release(self, trial: Any) -> None:
         if self.meter:
             self.meter.ended(id_of(trial))
+
+
+def _error_of(trial: Any) -> Exception | None:
+    """What ended the trial's worker, from the driver's own file: Tune's storage has it later."""
+    path = trial.pickled_error_file
+    if not path or not os.path.exists(path):
+        return trial.get_pickled_error()
+    with open(path, "rb") as file:
+        return cloudpickle.load(file)
 
 
 def _reason_of(error: Exception | None) -> str:

@@ -116,7 +116,7 @@ def make_plan(name: str, words: Sequence[str] = (), paths: Mapping[str, Any] | N
     arms = [arm_trials(spec, shared, arm, values) for arm, values in spec.points()]
     trials = [trial for same_seed in zip(*arms, strict=True) for trial in same_seed]
     _refuse_twins(trials)
-    told = [word for word in words if not word.startswith("runtime.")]
+    told = [word for word in words if not word.startswith(("runtime.", "cluster."))]
     first = trials[0].config if trials else resolve({**spec.base, **shared})
     return Plan(spec, trials, first.runtime, told, shared)
 

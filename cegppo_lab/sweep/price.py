@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from cegppo_lab import metrics as names
 from cegppo_lab.config import RuntimeConfig
 from cegppo_lab.provenance import resources
 from cegppo_lab.store import RunDir, RunStore
+from cegppo_lab.sweep.nodes import Node, concurrency
 from cegppo_lab.trial import Trial
 
 SAMPLED_RUNS = 5
@@ -54,11 +54,17 @@ class Price:
         return "price: " + "; ".join(parts)
 
 
-def price(store: RunStore, missing: Sequence[Trial], runtime: RuntimeConfig) -> Price:
+def price(
+    store: RunStore,
+    missing: Sequence[Trial],
+    runtime: RuntimeConfig,
+    nodes: Sequence[Node] | None = None,
+) -> Price:
     """The price of the steps that ``missing`` still lack.
 
     A trial's pace is the mean step time (evaluations included) of the newest runs of the same arm
     at other seeds, else of runs that differ in the algorithm alone, on the same resources.
+    ``nodes``: what the trials are placed on, by default this machine.
     """
     paces = _Paces(store, runtime)
     hours: dict[str, float] = {}
@@ -66,22 +72,17 @@ def price(store: RunStore, missing: Sequence[Trial], runtime: RuntimeConfig) -> 
         if (seconds := paces.of(trial)) is not None:
             left = trial.config.trainer.steps - store.run(trial.trial_id).status().step
             hours[trial.trial_id] = max(left, 0) * seconds / 3600
-    total, concurrent = sum(hours.values()), concurrency(runtime)
+    used = {trial.trial_id: trial.config.runtime for trial in missing}
+    total = sum(hours.values())
+    concurrent = concurrency(used.values(), nodes or [Node.of_this_machine(runtime)])
     return Price(
-        cpu_h=total * runtime.cpus * runtime.nodes,
-        gpu_h=total * runtime.gpus * runtime.nodes,
+        cpu_h=sum(hours.get(key, 0.0) * each.cpus * each.nodes for key, each in used.items()),
+        gpu_h=sum(hours.get(key, 0.0) * each.gpus * each.nodes for key, each in used.items()),
         wall_h=max(total / concurrent, max(hours.values(), default=0.0)),
         concurrent=concurrent,
         unknown=tuple(trial.trial_id for trial in missing if trial.trial_id not in hours),
         hours=hours,
     )
-
-
-def concurrency(runtime: RuntimeConfig) -> int:
-    """Trials that this machine runs at a time, as Ray would count it."""
-    if runtime.nodes > 1:
-        return 1
-    return max(1, int((os.cpu_count() or 1) // runtime.cpus))
 
 
 class _Paces:

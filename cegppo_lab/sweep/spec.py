@@ -17,6 +17,7 @@ from cegppo_lab.errors import LabError, unknown
 from cegppo_lab.resources import shipped
 from cegppo_lab.sentinel import NO_RULES, StopRules
 from cegppo_lab.store import SWEEP_NAME
+from cegppo_lab.sweep.cluster import ClusterSpec
 from cegppo_lab.sweep.search.settings import SearchSpec
 from cegppo_lab.validation import validated
 from cegppo_lab.yaml_files import read_mapping
@@ -49,6 +50,8 @@ class SweepSpec(BaseModel):
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     stop: StopRules = NO_RULES
     """When a run is ended early; see ``cegppo_lab/sentinel.py``. No part of a trial's id."""
+    cluster: ClusterSpec = ClusterSpec()
+    """The Ray cluster that it runs on. No part of a trial's id."""
     allow_differences: list[str] = []
     """Keys in which arms may differ though no arm sets them: see ``sweep/confounds.py``."""
 

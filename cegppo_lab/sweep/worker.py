@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 import traceback
 from collections.abc import Iterator
@@ -34,6 +35,10 @@ _SHOWN = (names.REWARD_MEAN, names.ENTROPY)
 _NAP_S = 0.5
 
 
+class NoStoreError(LabError):
+    """The trial's folder, which the driver made, is not there."""
+
+
 class TuneTrial(tune.Trainable):
     """One trial in a Tune worker: each ``step`` is one record of an attempt.
 
@@ -44,7 +49,7 @@ class TuneTrial(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Take up the trial described by ``config``, as :func:`message` packs it."""
         packed = config["trial"]
-        self._store = RunStore(packed["store"])
+        self._store, self._entered = RunStore(packed["store"]), packed["entered"]
         self._trial = Trial(parse_run(packed["tree"]), packed["trial_id"], packed["arm"])
         self._rules = StopRules(**packed["rules"])
         self._begin = time.monotonic() + packed["wait_s"]
@@ -59,6 +64,8 @@ class TuneTrial(tune.Trainable):
             return {}
         try:
             record = next(self._attempt(), None)
+        except NoStoreError as error:
+            return {tune.result.DONE: True, REASON: str(error)}
         except BusyError:
             return {tune.result.DONE: True, BUSY: True}
         except (LabError, TimeLimitError) as error:
@@ -75,6 +82,12 @@ class TuneTrial(tune.Trainable):
     def _attempt(self) -> Iterator[StepRecord]:
         if self._records is None:
             run = self._store.run(self._trial.trial_id)
+            if self._entered and not run.config():
+                # A node that joined after the check. It must not begin a store of its own.
+                raise NoStoreError(
+                    f"node {platform.node()} does not share the store {self._store.root}; mount "
+                    "it there or remove that node, then the same command goes on"
+                )
             if not run.locked():
                 self._log = WorkerLog(run.path)
             self._records = limited_attempt(self._store, self._trial, self._rules)
@@ -99,9 +112,12 @@ class TuneTrial(tune.Trainable):
                 each.close()
 
 
-def message(store: RunStore, trial: Trial, rules: StopRules) -> dict[str, Any]:
+def message(
+    store: RunStore, trial: Trial, rules: StopRules, *, entered: bool = False
+) -> dict[str, Any]:
     """A trial as plain values, for another process in another folder to rebuild.
 
+    ``entered``: the trial has its folder in the store; a worker that does not see it writes none.
     ``wait_s``: seconds that the worker waits before it begins.
     """
     tree = trial.config.tree()
@@ -112,5 +128,6 @@ def message(store: RunStore, trial: Trial, rules: StopRules) -> dict[str, Any]:
         "trial_id": trial.trial_id,
         "arm": trial.arm,
         "rules": rules.tree(),
+        "entered": entered,
         "wait_s": 0.0,
     }

@@ -75,9 +75,9 @@ def test_a_pace_is_not_carried_to_other_work_or_other_resources(tmp_path: Path) 
 
 
 def test_wall_time_is_no_shorter_than_the_longest_trial(tmp_path: Path) -> None:
-    plan, store = _plan(tmp_path), RunStore(tmp_path / "runs")
+    plan, store = _plan(tmp_path, "runtime.cpus=0.01"), RunStore(tmp_path / "runs")
     _train(store, _of(plan, "GRPO", 1), 3600.0)
     rest = [_of(plan, arm, 2) for arm in ("GRPO", "DAPO")]
-    cost = price(store, rest, plan.runtime.model_copy(update={"cpus": 0.01}))
+    cost = price(store, rest, plan.runtime)
     assert cost.wall_h == pytest.approx(STEPS)
     assert "price: about 10 h wall time" in cost.text()

@@ -1,0 +1,1 @@
+"""A soak: a sweep whose processes are killed again and again ends as the undisturbed one did."""
