@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from analysis import artifacts, claims, comparisons, figures, page, series, tables
+from analysis import artifacts, claims, comparisons, figures, ledger, page, series, tables
 from analysis.answer import answer
 from analysis.captions import endings, line_notes, switches
+from analysis.figures import ledger as ledger_figures
 from analysis.load import Source, SweepData
+from analysis.search import SearchPart, write_search
 from cegppo_lab.files import write_json
 
 ON_PAGE = ("entropy", "accuracy", "reward", "kl", "grad_norm")
@@ -38,22 +40,49 @@ def write_report(source: Source, name: str, out: Path) -> ReportResult:
     verdicts = [v for v in claims.evaluate_sweeps([data]) if v.parts]
     problems = [*data.problems, *_not_drawn(data)]
     with artifacts.staged(Path(out) / name) as folder:
+        found = write_search(data, folder)
+        curves = _drawn(data, found)
         shown = []
-        for key in series.available(data):
-            drawing = figures.draw(data, key)
-            shown.append(page.save([data], drawing, folder, key, _query(data, [key])))
-        keys = [key for key in figures.OVERVIEW if key in series.available(data)]
+        for key in series.available(curves):
+            drawing = figures.draw(curves, key)
+            shown.append(page.save([curves], drawing, folder, key, _query(curves, [key])))
+        keys = [key for key in figures.OVERVIEW if key in series.available(curves)]
         if keys:
-            drawing = figures.overview(data, keys)
-            page.write([data], drawing, folder, "overview", _query(data, keys))
+            drawing = figures.overview(curves, keys)
+            page.write([curves], drawing, folder, "overview", _query(curves, keys))
         _save_tables(data, frame, compared, folder)
         write_json(folder / "claims.json", claims.to_json(verdicts))
-        html = _page(data, frame, compared, verdicts, sorted(shown, key=_place), problems)
+        shown.sort(key=_place)
+        tokens = _token_ledger(curves, folder)
+        html = _page(data, curves, found, frame, compared, verdicts, shown, problems, tokens)
         (folder / "index.html").write_text(html, encoding="utf-8")
-    text = tables.to_terminal(frame)
+    text = (found.text + "\n" if found else "") + tables.to_terminal(frame)
     if verdicts:
         text += "\n" + claims.to_terminal(verdicts)
     return ReportResult(Path(out) / name / "index.html", text, problems)
+
+
+def _drawn(data: SweepData, found: SearchPart | None) -> SweepData:
+    """The arms with curves: of a search the fixed ones and the best, else all."""
+    arms = [arm for arm in data.arms if found and arm.name in found.curves]
+    started = set(data.steps["arm"])
+    return data.only(arms) if any(arm.name in started for arm in arms) else data
+
+
+def _token_ledger(data: SweepData, folder: Path) -> dict[str, Any]:
+    """The token ledger's figures, saved, and its tables; empty where no run has logged it."""
+    if not ledger.arms(data):
+        return {}
+    drawings = {
+        "ledger_mass": ledger_figures.mass(data),
+        "ledger_entropy": ledger_figures.entropy(data),
+    }
+    query = {"metrics": "ledger/*", "smoothing_steps": series.smoothing_windows(data)}
+    return {
+        "figures": [page.save([data], d, folder, key, query) for key, d in drawings.items()],
+        "sections": ledger.sections(data),
+        "explanation": ledger.explanation(),
+    }
 
 
 def _place(figure: Mapping[str, str]) -> int:
@@ -89,14 +118,19 @@ def _save_tables(data: SweepData, frame: Any, compared: Any, folder: Path) -> No
 
 def _page(
     data: SweepData,
+    curves: SweepData,
+    found: SearchPart | None,
     frame: Any,
     compared: Any,
     verdicts: list[claims.Verdict],
     shown: list[dict[str, str]],
     problems: list[str],
+    tokens: dict[str, Any],
 ) -> str:
     manifest = data.manifest
-    reading = line_notes(data, [figure["key"] for figure in shown])
+    reading = line_notes(curves, [figure["key"] for figure in shown])
+    if curves is not data:
+        reading.append("Of the search's points, only the best have curves: see Search.")
     return page.render(
         "sweep.html.j2",
         name=data.name,
@@ -105,11 +139,13 @@ def _page(
         notes=manifest.get("notes", []),
         problems=problems,
         figures=shown,
-        reading=" ".join([*reading, *endings(data), *switches(data)]),
+        search=found,
+        reading=" ".join([*reading, *endings(curves), *switches(curves)]),
         sections=tables.sections(frame),
         explanation=tables.explanation(frame),
         comparisons=comparisons.sections(compared),
         compared=comparisons.sentences(compared),
+        tokens=tokens,
         ledger=claims.rows_for_page(verdicts),
         judged=claims.explanation(),
         arms=page.arm_rows(data),

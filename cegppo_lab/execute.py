@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 
 from cegppo_lab import provenance
-from cegppo_lab.sentinel import NO_RULES, Sentinel, Stop, StopRules
+from cegppo_lab.sentinel import NO_RULES, PausedError, Sentinel, Stop, StopRules
 from cegppo_lab.store import DONE, FAILED, RUNNING, STOPPED, RunStore, RunWriter, StepRecord
 from cegppo_lab.trainers.base import TrainingStoppedError, make_trainer
 from cegppo_lab.trial import Trial
@@ -61,6 +61,9 @@ def _train(run: RunWriter, trial: Trial, rules: StopRules) -> Iterator[StepRecor
                 yield record
                 # Where every step is stored there is nothing left to save.
                 if max(done, len(history)) < steps and (stop := sentinel.see(record)):
+                    if stop.pauses:
+                        with suppress(PausedError, StopIteration):
+                            records.throw(PausedError())
                     _set_stopped(run, stop, done, steps)
                     return
     except TrainingStoppedError as stop:

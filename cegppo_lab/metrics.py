@@ -43,6 +43,27 @@ GROUPS_MIXED = "train/mixed_groups"
 GROUPS_TRAINED = "train/trained_groups"
 GENERATION_BATCHES = "train/num_gen_batches"
 OPTIMIZER_STEPS = "train/optimizer_steps"
+LEDGER_CLASSES = (
+    *("pa_hp_in", "pa_hp_out", "pa_lp_in", "pa_lp_out"),
+    *("na_hp_in", "na_hp_out", "na_lp_in", "na_lp_out"),
+)
+"""The token ledger's classes (:mod:`cegppo_lab.diagnostics`); its numbers are sums over a step."""
+LEDGER_TOKENS = "tokens"
+LEDGER_MASS = "grad_mass"
+"""Sum of ``c |F A|``, c being the aggregation's factor."""
+LEDGER_ENTROPY = "entropy_change"
+"""First-order change of entropy under plain gradient steps on the logits, nats over all contexts
+together: for a network its sign and its share of the sum mean something, its size does not."""
+LEDGER_COVARIANCE = "entropy_covariance"
+"""Eq. 7's covariance for the class, from log-probabilities alone, per unit of learning rate."""
+LEDGER_PREDICTED = "ledger/entropy_change_predicted"
+"""Sum of ``LEDGER_ENTROPY`` over the classes."""
+LEDGER_MEASURED = "ledger/entropy_change_measured"
+"""Mean token entropy now minus that in the rollout, nats per token, over the contexts of the step's
+last mini-batch: what all optimizer steps but the last did to contexts they were not made from."""
+LEDGER_RATCHET = "ledger/ratchet"
+"""Share of the tokens with negative advantage that had a high probability in the rollout and whose
+ratio is far below the lower edge (:data:`cegppo_lab.diagnostics.FAR`)."""
 TIME_PREFIX = "timing_s/"
 TIME_STEP = "timing_s/step"
 TIME_GENERATE = "timing_s/gen"
@@ -55,6 +76,11 @@ THROUGHPUT = "perf/throughput"
 def accuracy(benchmark: str, samples: int) -> str:
     """verl's validation name: mean over problems of the mean over ``samples`` responses."""
     return f"val-core/{benchmark}/acc/mean@{samples}"
+
+
+def ledger(kind: str, quantity: str) -> str:
+    """The name of a class's number in the token ledger, e.g. ``ledger/pa_hp_in/tokens``."""
+    return f"ledger/{kind}/{quantity}"
 
 
 def is_volatile(name: str) -> bool:

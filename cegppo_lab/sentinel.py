@@ -20,11 +20,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from cegppo_lab.stop_rules import (
+    AtStep,
     EntropyAbove,
     EntropyBelow,
     KlAbove,
     NonFinite,
     NoProgress,
+    Pruned,
+    RatchetAbove,
     RatioAbove,
     RewardCollapse,
     Rule,
@@ -43,7 +46,10 @@ class StopRules(BaseModel):
     reward_collapse: RewardCollapse | None = None
     kl_above: KlAbove | None = None
     ratio_above: RatioAbove | None = None
+    ratchet_above: RatchetAbove | None = None
     no_progress: NoProgress | None = None
+    at_step: AtStep | None = None
+    pruned: Pruned | None = None
 
     def on(self) -> dict[str, Rule]:
         """The rules that are on, by name."""
@@ -63,6 +69,37 @@ class StopRules(BaseModel):
 
 
 NO_RULES = StopRules()
+SEARCH_RULES = StopRules(
+    non_finite={},
+    entropy_below={"value": 1e-3, "steps": 20},
+    kl_above={"value": 5.0, "steps": 5},
+)
+"""The rules of a search whose file does not say otherwise: what no run comes back from.
+
+Numbers that are not finite; a policy that no longer explores (0.001 nats per token, 20 steps); one
+that every update throws far from where its responses came from (5 nats per token, 5 steps). Bounds
+that depend on the task (entropy above, the reward, the largest ratio) are left to the file.
+"""
+
+
+def search_rules(said: StopRules | None) -> StopRules:
+    """The rules of a search whose file says ``said`` under ``stop:``, None where it says nothing.
+
+    ``stop: {}`` is no rule at all; else a rule that the file names is as it says, off where it is
+    null, and the others are those of ``SEARCH_RULES``.
+    """
+    if said is None:
+        return SEARCH_RULES
+    named = {name: getattr(said, name) for name in said.model_fields_set}
+    return SEARCH_RULES.model_copy(update=named) if named else NO_RULES
+
+
+class PausedError(Exception):
+    """Thrown into a trainer at the record of the step after which its run pauses.
+
+    A trainer that can saves a checkpoint of that step and returns. One that lets it pass loses
+    the steps since its last checkpoint, which are computed again when the run goes on.
+    """
 
 
 @dataclass(frozen=True)
@@ -72,6 +109,11 @@ class Stop:
     reason: str
     rule: dict[str, Any]
 
+    @property
+    def pauses(self) -> bool:
+        """Whether the run is meant to go on."""
+        return "at_step" in self.rule
+
 
 class Sentinel:
     """Watches one run. ``history``: the steps that the store has already, in order."""
@@ -79,7 +121,9 @@ class Sentinel:
     def __init__(self, rules: StopRules, history: Iterable[StepRecord] = ()) -> None:
         self._rules, self._tree = rules.on(), rules.tree()
         self._watches = {name: rule.watch() for name, rule in self._rules.items()}
-        self._blind = {name: set(rule.metrics) for name, rule in self._rules.items()}
+        self._blind = {
+            name: set(rule.metrics) for name, rule in self._rules.items() if rule.metrics
+        }
         self._last = 0
         self.stop: Stop | None = None
         for record in history:

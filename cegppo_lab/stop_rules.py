@@ -36,6 +36,42 @@ class Rule(BaseModel, ABC):
         """A new observer of one run, which has seen nothing yet."""
 
 
+class AtStep(Rule):
+    """After training step ``step``: how a search brings its points to a rung.
+
+    A trainer that can saves a checkpoint of that step first, so that a sweep without the rule, or
+    with a later step, computes nothing again.
+    """
+
+    metrics = ()
+    step: Count
+
+    def watch(self) -> Watch:
+        """See :meth:`Rule.watch`."""
+        seen = 0
+
+        def watch(metrics: Metrics) -> str | None:
+            nonlocal seen
+            seen += 1
+            return f"{self.step} steps were asked for" if seen >= self.step else None
+
+        return watch
+
+
+class Pruned(Rule):
+    """Never by itself: a search marks the runs of points that its pruner gave up so.
+
+    In a sweep that has the rule they are finished; in any other they go on.
+    """
+
+    metrics = ()
+    search: str = Field(min_length=1)
+
+    def watch(self) -> Watch:
+        """See :meth:`Rule.watch`."""
+        return lambda metrics: None
+
+
 class NonFinite(Rule):
     """NaN or infinity in entropy, KL, gradient norm, loss or reward, ``steps`` times in a row.
 
@@ -107,6 +143,15 @@ class RatioAbove(_Bound):
     """The step's largest importance ratio above ``value``."""
 
     metrics, side = (names.RATIO_MAX,), "above"
+
+
+class RatchetAbove(_Bound):
+    """More than ``value`` of the negative tokens were probable and are far below the lower edge.
+
+    The token ledger's ratchet (:mod:`cegppo_lab.diagnostics`), a share between 0 and 1.
+    """
+
+    metrics, side = (names.LEDGER_RATCHET,), "above"
 
 
 class _Reward(Rule):

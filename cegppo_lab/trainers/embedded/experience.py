@@ -95,7 +95,7 @@ def _assemble(
 ) -> Experience:
     size = config.trainer.rollout_n
     rewards = torch.cat([batch.rewards[rows] for batch, rows in zip(generated, kept, strict=True)])
-    advantages = group_advantages(rewards, by_std=config.trainer.norm_adv_by_std)
+    advantages = group_advantages(rewards, by_std=config.divides_by_std)
     parts = [
         batch.rollout.select((rows[:, None] * size + torch.arange(size)).flatten())
         for batch, rows in zip(generated, kept, strict=True)

@@ -174,7 +174,8 @@ class Policy:
         temperature: float = 1.0,
         chunk_tokens: int = 4096,
         entropy_grad: bool = False,
-    ) -> tuple[Tensor, Tensor]:
+        pull: bool = False,
+    ) -> tuple[Tensor, ...]:
         """Log-probability and entropy of the last ``response_length`` tokens of each row.
 
         Logits exist for at most ``chunk_tokens`` tokens at a time: if there are more, they are
@@ -185,9 +186,11 @@ class Policy:
             attention_mask: (B, P + response_length), zero on both paddings.
             temperature: divides the logits.
             entropy_grad: let gradients flow through the entropy, too.
+            pull: return the third tensor of :func:`.scoring.token_scores` as well.
 
         Returns:
-            Two (B, response_length) float32 tensors in nats, 0 where the mask is zero.
+            Two (B, response_length) float32 tensors in nats, 0 where the mask is zero; with
+            ``pull`` three.
         """
         valid = attention_mask.bool()
         seen = valid.clone()
@@ -202,16 +205,17 @@ class Policy:
             ).last_hidden_state[:, -response_length - 1 : -1]
         valid = valid[:, -response_length:]
         states, targets = hidden[valid], input_ids[:, -response_length:][valid]
-        log_prob, entropy = token_scores(
+        scores = token_scores(
             self._head,
             states,
             targets,
             temperature=temperature,
             chunk_tokens=chunk_tokens,
             entropy_grad=entropy_grad,
+            pull=pull,
         )
         empty = hidden.new_zeros(valid.shape, dtype=torch.float32)
-        return empty.masked_scatter(valid, log_prob), empty.masked_scatter(valid, entropy)
+        return tuple(empty.masked_scatter(valid, score) for score in scores)
 
     def _messages(self, prompts: list[str]) -> list[str]:
         """The text that the model reads for each prompt."""

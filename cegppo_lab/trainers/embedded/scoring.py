@@ -19,8 +19,11 @@ def token_scores(
     temperature: float,
     chunk_tokens: int,
     entropy_grad: bool,
-) -> tuple[Tensor, Tensor]:
+    pull: bool = False,
+) -> tuple[Tensor, ...]:
     """Log-probability of each target and entropy of its distribution, (tokens,) each, in nats.
+
+    With ``pull`` a third: sum_k p_k^2 (log p_k + entropy), without grad, for the token ledger.
 
     With more than ``chunk_tokens`` tokens the logits are computed again in the backward pass.
 
@@ -32,11 +35,14 @@ def token_scores(
         entropy_grad: let gradients flow through the entropy, too.
     """
 
-    def score(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def score(states: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         log_p = F.log_softmax(head(states).float() / temperature, -1)
         kept = log_p if entropy_grad else log_p.detach()
-        entropy = -(kept.exp() * kept).sum(-1)
-        return log_p.gather(1, targets[:, None])[:, 0], entropy
+        p = kept.exp()
+        terms = p * kept
+        entropy = -terms.sum(-1)
+        log_prob = log_p.gather(1, targets[:, None])[:, 0]
+        return (log_prob, entropy, _pull(p, terms, entropy)) if pull else (log_prob, entropy)
 
     recompute = len(states) > chunk_tokens and torch.is_grad_enabled()
     pieces = [
@@ -45,8 +51,13 @@ def token_scores(
         else score(*chunk)
         for chunk in zip(states.split(chunk_tokens), targets.split(chunk_tokens), strict=True)
     ]
-    log_prob, entropy = (torch.cat(column) for column in zip(*pieces, strict=True))
-    return log_prob, entropy
+    return tuple(torch.cat(column) for column in zip(*pieces, strict=True))
+
+
+@torch.no_grad()
+def _pull(p: Tensor, terms: Tensor, entropy: Tensor) -> Tensor:
+    """sum_k p_k^2 (log p_k + entropy), (tokens,); ``terms``: p log p. No (tokens, V) copy."""
+    return torch.linalg.vecdot(p, terms) + entropy * torch.linalg.vecdot(p, p)
 
 
 @torch.no_grad()

@@ -16,8 +16,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from cegppo_lab import metrics as names
 from cegppo_lab.config import RunConfig
+from cegppo_lab.diagnostics import TokenLedger
 from cegppo_lab.evaluation import evaluate, evaluated
 from cegppo_lab.models import check_chat_template, check_model
+from cegppo_lab.sentinel import PausedError
 from cegppo_lab.store import EvalRecord, StepRecord
 from cegppo_lab.trainers.base import scheduled_metrics
 from cegppo_lab.trainers.embedded.checkpoint import load_newest, save_checkpoint
@@ -54,11 +56,17 @@ class EmbeddedTrainer:
             yield StepRecord(0, {}, _evaluate(policy, config, 0))
         settings, runtime = config.trainer, config.runtime
         for step in range(done, settings.steps):
-            yield _train_step(policy, reference, optimizer, config, step)
+            paused = False
+            try:
+                yield _train_step(policy, reference, optimizer, config, step)
+            except PausedError:
+                paused = True
             last = step + 1 == settings.steps
-            if last or (step + 1) % runtime.checkpoint_every == 0:
+            if paused or last or (step + 1) % runtime.checkpoint_every == 0:
                 keep = 1 if last else runtime.keep_checkpoints
                 save_checkpoint(checkpoints, step + 1, policy, optimizer, keep)
+            if paused:
+                return
 
 
 def _train_step(
@@ -76,7 +84,8 @@ def _train_step(
     size = config.runtime.token_samples
     sampler = TokenSampler(size, config.seed, step) if size and experience.rollout else None
     if experience.rollout is not None:
-        trained = update(policy, reference, optimizer, config, experience, step, sampler)
+        ledger = TokenLedger() if config.runtime.ledger else None
+        trained = update(policy, reference, optimizer, config, experience, step, sampler, ledger)
     clock.lap(names.TIME_UPDATE)
     evals: list[EvalRecord] = []
     if (step + 1) % config.trainer.eval_every == 0 or step + 1 == config.trainer.steps:

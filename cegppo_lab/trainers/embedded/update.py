@@ -11,7 +11,9 @@ from torch import Tensor
 
 from cegppo_lab import metrics as names
 from cegppo_lab.algorithms import Algorithm, Totals, merge_metrics
+from cegppo_lab.algorithms.batch import TokenBatch
 from cegppo_lab.config import RunConfig
+from cegppo_lab.diagnostics import TokenLedger
 from cegppo_lab.streams import numpy_stream
 from cegppo_lab.trainers.base import TrainingStoppedError
 from cegppo_lab.trainers.embedded.experience import Experience
@@ -47,12 +49,13 @@ def update(
     experience: Experience,
     step: int,
     sampler: TokenSampler | None = None,
+    ledger: TokenLedger | None = None,
 ) -> dict[str, float]:
     """One optimizer step per mini-batch of groups; metrics are means over the mini-batches.
 
     The groups are shuffled and split into ``mini_batches`` parts (fewer when there are fewer
-    groups). ``reference``: the policy that ``kl_coef`` pulls towards; ``sampler`` is offered every
-    token as its mini-batch meets it. Raises
+    groups). ``reference``: the policy that ``kl_coef`` pulls towards; ``sampler`` and
+    ``ledger`` are offered every token as its mini-batch meets it. Raises
     :class:`TrainingStoppedError` when a loss or a gradient is not finite; the policy is then as
     the last good mini-batch left it.
     """
@@ -63,7 +66,7 @@ def update(
     measured = []
     for rows in _mini_batches(config, experience, step):
         optimizer.zero_grad(set_to_none=True)
-        parts = accumulate(policy, reference, algorithm, config, experience, rows, sampler)
+        parts = accumulate(policy, reference, algorithm, config, experience, rows, sampler, ledger)
         norm = torch.nn.utils.clip_grad_norm_(
             optimizer.masters, config.trainer.grad_clip, foreach=True
         )
@@ -79,6 +82,7 @@ def update(
         **_mean_over_mini_batches(measured),
         names.LR: rate,
         names.OPTIMIZER_STEPS: float(len(measured)),
+        **(ledger.result(rate) if ledger else {}),
     }
 
 
@@ -90,6 +94,7 @@ def accumulate(
     experience: Experience,
     rows: Tensor,
     sampler: TokenSampler | None = None,
+    ledger: TokenLedger | None = None,
 ) -> dict[str, float]:
     """Add the gradient of the mini-batch ``rows`` to the policy's parameters; its metrics.
 
@@ -97,6 +102,9 @@ def accumulate(
     """
     correct = experience.rewards[rows] > 0
     totals = Totals.of(experience.rollout.mask[rows], correct)
+    if ledger is not None:
+        ledger.next_mini_batch()
+    apart = _set_apart(algorithm, experience, rows)
     parts = []
     for part in micro_batches(experience.rollout, rows, config.runtime):
         rollout = experience.rollout.select(part).trimmed()
@@ -106,26 +114,45 @@ def accumulate(
         }
         inputs = (rollout.input_ids, rollout.attention_mask, rollout.mask.shape[1])
         wants_entropy = algorithm.entropy_coef > 0
-        log_prob, entropy = policy.log_prob_and_entropy(
-            *inputs, **options, entropy_grad=wants_entropy
+        log_prob, entropy, *pull = policy.log_prob_and_entropy(
+            *inputs, **options, entropy_grad=wants_entropy, pull=ledger is not None
         )
         with torch.no_grad():
             anchor = reference and reference.log_prob_and_entropy(*inputs, **options)[0]
+        advantages = experience.advantages[part, None].expand_as(log_prob)
         out = algorithm.loss(
             log_prob,
             rollout.log_prob,
-            experience.advantages[part, None].expand_as(log_prob),
+            advantages,
             rollout.mask,
-            entropy=entropy if wants_entropy else None,
+            entropy=entropy,
             ref_log_prob=anchor,
             correct=experience.rewards[part] > 0,
             totals=totals,
+            old_entropy=rollout.entropy,
+            apart=None if apart is None else apart[part, : rollout.mask.shape[1]],
         )
         out.loss.backward()
         if sampler is not None:
             sampler.add(algorithm, rollout, log_prob, experience.advantages[part])
+        if ledger is not None:
+            told = (log_prob.detach(), rollout.log_prob, advantages, rollout.mask, entropy.detach())
+            ledger.add(algorithm, TokenBatch.of(*told), out.weight, totals, *pull, rollout.entropy)
         parts.append(out.metrics)
     return merge_metrics(parts)
+
+
+def _set_apart(algorithm: Algorithm, experience: Experience, rows: Tensor) -> Tensor | None:
+    """The tokens that the algorithm sets apart in the mini-batch ``rows``; as wide as all rows."""
+    whole = experience.rollout.select(rows)
+    advantages = experience.advantages[rows, None].expand_as(whole.log_prob)
+    told = (whole.log_prob, whole.log_prob, advantages, whole.mask)
+    chosen = algorithm.set_apart(TokenBatch.of(*told, old_entropy=whole.entropy))
+    if chosen is None:
+        return None
+    apart = torch.zeros_like(experience.rollout.mask)
+    apart[rows] = chosen
+    return apart
 
 
 def _mini_batches(config: RunConfig, experience: Experience, step: int) -> Iterator[Tensor]:

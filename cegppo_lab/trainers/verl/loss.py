@@ -77,12 +77,13 @@ def policy_loss(
     """The loss of a micro-batch, as verl calls it; all tensors are (batch, tokens).
 
     Averages are taken over verl's global mini-batch and multiplied by the number of data-parallel
-    ranks, over which FSDP averages gradients. Three things are verl's way:
+    ranks, over which FSDP averages gradients. Four things are verl's way:
 
     - Its sequence means divide by all responses of the mini-batch, empty ones (padding) included.
     - Rewards do not reach the loss: the positive-example loss takes responses with a positive
       advantage. Nor does their number in the mini-batch: it is estimated from the micro-batch
       at hand, exactly when correct responses make up the same share of each.
+    - Tokens that an algorithm sets apart are chosen over the micro-batch, as by verl's own losses.
     - ``rollout_is_weights`` multiply F: verl's correction for a rollout engine that samples from
       other probabilities than the trainer computes.
 

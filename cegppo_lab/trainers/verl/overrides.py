@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cegppo_lab.config import RunConfig
+from cegppo_lab.errors import LabError
 from cegppo_lab.evaluation import benchmarks
 from cegppo_lab.trainers.verl import reward
 from cegppo_lab.trainers.verl.cpu import CPU_OVERRIDES
@@ -35,7 +36,8 @@ def verl_overrides(config: RunConfig, places: Places, step: int, last_step: int)
 
     Coefficients are those in force at ``step``; verl resumes from its newest checkpoint, so a
     schedule is run as consecutive phases. A key that verl's config does not have starts with ``+``.
-    ``trainer.layout.overrides`` and, on a CPU, its necessities come last.
+    ``trainer.layout.overrides`` and, on a CPU, its necessities come last. Raises ``LabError`` for
+    an algorithm that needs tensors which verl does not give to a loss.
     """
     on_cpu = config.runtime.device == "cpu"
     return {
@@ -70,6 +72,11 @@ def _data(config: RunConfig, places: Places) -> dict[str, Any]:
 
 def _loss(config: RunConfig, step: int) -> dict[str, Any]:
     algorithm = config.algorithm.at(step)
+    if algorithm.needs:
+        raise LabError(
+            f"algorithm={algorithm.name} needs {' and '.join(sorted(algorithm.needs))} of each "
+            "token, which verl's losses do not get; say trainer=embedded or another algorithm"
+        )
     options = algorithm.model_dump(mode="json")
     carried_by_verl = {"entropy_coef": 0.0, "kl_coef": 0.0, "dynamic_sampling": False}
     return {
@@ -84,7 +91,7 @@ def _loss(config: RunConfig, step: int) -> dict[str, Any]:
         f"{ACTOR}.kl_loss_coef": algorithm.kl_coef,
         f"{ACTOR}.kl_loss_type": KL_TYPES[algorithm.kl_estimator],
         "algorithm.adv_estimator": "grpo",
-        "algorithm.norm_adv_by_std_in_grpo": config.trainer.norm_adv_by_std,
+        "algorithm.norm_adv_by_std_in_grpo": config.divides_by_std,
         "algorithm.use_kl_in_reward": False,
         "algorithm.filter_groups.enable": config.filters_groups,
         "algorithm.filter_groups.metric": "reward",
