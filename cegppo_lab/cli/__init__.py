@@ -14,6 +14,7 @@ from cegppo_lab.cli import (
     data,
     doctor,
     evaluate,
+    explain,
     figures,
     harness,
     inspect,
@@ -66,7 +67,7 @@ for _command in (
     *(runs.sweep, plan.plan, runs.train, evaluate.evaluate, harness.harness),
     *(figures.figures, results.report, results.sync, results.ui),
     *(store.status, store.verify, store.gc, store.export_, store.import_),
-    *(doctor.doctor, inspect.algorithms, data.data, inspect.pretrain),
+    *(doctor.doctor, explain.explain, inspect.algorithms, data.data, inspect.pretrain),
 ):
     cli.add_command(_command)
 
