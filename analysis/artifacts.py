@@ -22,7 +22,7 @@ from cegppo_lab.provenance import git_state
 
 DPI = 200
 PAGE_DPI = 150
-PACKAGES = ("cegppo-lab", "matplotlib", "numpy", "pandas", "scipy")
+PACKAGES = ("cegppo-lab", "matplotlib", "numpy", "optuna", "pandas", "scikit-learn", "scipy")
 
 
 @contextmanager

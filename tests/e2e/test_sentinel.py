@@ -93,6 +93,8 @@ def test_the_trainer_logs_what_every_rule_looks_at(tmp_path, tiny) -> None:
         ratio_above=bound,
         reward_collapse={"drop": 1, "window": 6},
         no_progress={"steps": 6},
+        at_step={"step": 7},
+        pruned={"search": "mine"},
     )
     assert set(rules.on()) == set(StopRules.model_fields)
     status = train(tmp_path, make_trial(resolve(tiny)), rules)

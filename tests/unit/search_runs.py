@@ -9,10 +9,12 @@ from typing import Any
 import yaml
 
 from cegppo_lab import metrics as names
+from cegppo_lab.execute import is_finished
 from cegppo_lab.schedule import value_at
-from cegppo_lab.store import DONE, FAILED, EvalRecord, StepRecord
+from cegppo_lab.store import DONE, FAILED, STOPPED, EvalRecord, StepRecord
 from cegppo_lab.sweep.plan import Plan, make_plan
-from cegppo_lab.sweep.search.driver import Search, run_search
+from cegppo_lab.sweep.search.definition import Search
+from cegppo_lab.sweep.search.driver import run_search
 from cegppo_lab.trial import Trial
 
 ACCURACY = {"metric": "accuracy", "benchmark": "table_walk", "goal": "maximize"}
@@ -62,7 +64,7 @@ class FakeRunner:
     def __call__(self, plan: Plan, trials: list[Trial]) -> bool:
         store = plan.store()
         for trial in trials:
-            if store.run(trial.trial_id).status().state == DONE:
+            if is_finished(store, trial.trial_id, plan.spec.stop):
                 continue
             self.trained.append(trial)
             accuracy, entropy = numbers(trial)
@@ -73,6 +75,10 @@ class FakeRunner:
                 verdicts = EvalRecord(1, "table_walk", ["a"], [0], [accuracy])
                 run.append(StepRecord(1, {names.ENTROPY: 1.0}))
                 run.append(StepRecord(2, {names.ENTROPY: entropy}, [verdicts]))
+                if pause := plan.spec.stop.at_step:
+                    rule = {"at_step": {"step": pause.step}}
+                    run.set_status(STOPPED, reason="paused", step=pause.step, steps=64, rule=rule)
+                    continue
                 run.set_status(DONE, step=2, steps=2)
         return True
 

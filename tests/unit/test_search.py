@@ -12,7 +12,8 @@ import pytest
 from cegppo_lab.errors import LabError
 from cegppo_lab.store import STOPPED
 from cegppo_lab.sweep.plan import arm_trials
-from cegppo_lab.sweep.search.driver import Search, run_search
+from cegppo_lab.sweep.search.definition import Search
+from cegppo_lab.sweep.search.driver import run_search
 from cegppo_lab.sweep.search.settings import SearchSpec
 from cegppo_lab.sweep.search.study import Study
 from tests.unit.search_runs import (
@@ -184,7 +185,7 @@ def test_values_that_a_run_refuses_fail_their_point(
             raise LabError("3 does not divide the batch")
         return arm_trials(spec, shared, arm, values)
 
-    monkeypatch.setattr("cegppo_lab.sweep.search.driver.arm_trials", refusing)
+    monkeypatch.setattr("cegppo_lab.sweep.search.definition.arm_trials", refusing)
     space = {"trainer.mini_batches": {"low": 2, "high": 4, "int": True}}
     search = load(tmp_path, points=3, space=space)
     finish(search)

@@ -12,7 +12,6 @@ from cegppo_lab.errors import LabError
 from cegppo_lab.sweep.confounds import refuse_confounds
 from cegppo_lab.sweep.plan import make_plan
 from cegppo_lab.sweep.search import space as spaces
-from cegppo_lab.sweep.search.summary import summarize
 from tests.unit.search_runs import ACCURACY, BETAS, DRIFT, finish, history, load, sweep_file
 
 ALGORITHMS = {
@@ -166,28 +165,6 @@ def test_corners_are_every_choice_at_both_ends() -> None:
     keys = ("algorithm", "algorithm.beta1", "algorithm.clip_high")
     found = [tuple(point.get(key) for key in keys) for point in spaces.corners(space)]
     assert found == low + high
-
-
-def test_summary_has_the_front_the_importances_and_their_caveat(tmp_path: Path) -> None:
-    search = load(tmp_path, points=14, sampler="random", objectives=[ACCURACY, DRIFT])
-    finish(search)
-    with search.study() as study:
-        found = summarize(search, study)
-    accuracy, drift = found.goals
-    values = [(row[accuracy], -row[drift]) for row in found.rows]
-    front = {
-        number
-        for number, (a, d) in enumerate(values)
-        if not any(x >= a and y >= d and (x, y) != (a, d) for x, y in values)
-    }
-    assert set(found.best) == front
-    assert 0 < len(front) < 14
-    assert found.importances[accuracy]["algorithm.beta1"] > 0.8
-    assert found.importances[drift]["algorithm.beta2"] > 0.8
-    assert "14 points say little of 2 parameters" in found.caveat
-    assert "Pareto front" in found.text()
-    table, _ = found.write(tmp_path)
-    assert len(table.read_text().splitlines()) == 15
 
 
 def test_a_search_without_arms_plans_nothing_before_it_starts(tmp_path: Path) -> None:

@@ -53,10 +53,13 @@ def check_objectives(objectives: Sequence[Objective], config: RunConfig) -> None
             raise unknown("benchmark of search.objectives", objective.benchmark, benchmarks)
 
 
-def point_values(objectives: Sequence[Objective], runs: Sequence[RunDir]) -> list[float]:
+def point_values(
+    objectives: Sequence[Objective], runs: Sequence[RunDir], last: int | None = None
+) -> list[float]:
     """A value per objective: the mean over ``runs``, one run a seed.
 
-    A run that a rule stopped counts with what it measured until then.
+    A run that a rule stopped counts with what it measured until then. ``last``: the training step
+    up to which they count, whatever was measured after it.
 
     Raises:
         UnmeasuredError: a run failed, did not measure an objective, or it is not finite.
@@ -65,11 +68,14 @@ def point_values(objectives: Sequence[Objective], runs: Sequence[RunDir]) -> lis
         status = run.status()
         if status.state not in (DONE, STOPPED):
             raise UnmeasuredError(f"trial {run.trial_id}: {status.reason or status.state}")
-    return [statistics.fmean(_value(objective, run) for run in runs) for objective in objectives]
+    end = math.inf if last is None else last
+    return [
+        statistics.fmean(_value(objective, run, end) for run in runs) for objective in objectives
+    ]
 
 
-def _value(objective: Objective, run: RunDir) -> float:
-    series = _series(objective, run)
+def _value(objective: Objective, run: RunDir, last: float) -> float:
+    series = _series(objective, run, last)
     value = _AT[objective.at](series) if series else math.nan
     if not math.isfinite(value):
         told = "is not finite" if series else "was not measured"
@@ -77,20 +83,22 @@ def _value(objective: Objective, run: RunDir) -> float:
     return value
 
 
-def _series(objective: Objective, run: RunDir) -> list[float]:
-    """The objective's values over the run, in the order of steps."""
+def _series(objective: Objective, run: RunDir, last: float) -> list[float]:
+    """The objective's values over the run up to step ``last``, in the order of steps."""
     if objective.metric == ACCURACY:
         wanted = {objective.benchmark} - {None}
         return [
             statistics.fmean(record.correct)
             for record in run.evals()
-            if not wanted or record.benchmark in wanted
+            if record.step <= last and (not wanted or record.benchmark in wanted)
         ]
     if objective.metric == ENTROPY_DRIFT:
-        entropy = _logged(names.ENTROPY, run)
+        entropy = _logged(names.ENTROPY, run, last)
         return [abs(value / entropy[0] - 1) if entropy[0] else math.nan for value in entropy]
-    return _logged(objective.metric, run)
+    return _logged(objective.metric, run, last)
 
 
-def _logged(metric: str, run: RunDir) -> list[float]:
-    return [step.metrics[metric] for step in run.steps() if metric in step.metrics]
+def _logged(metric: str, run: RunDir, last: float) -> list[float]:
+    return [
+        step.metrics[metric] for step in run.steps() if step.step <= last and metric in step.metrics
+    ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, field_validator
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, field_validator, model_validator
 
 from cegppo_lab.errors import LabError, unknown
+from cegppo_lab.sweep.search.pruners import Pruner, parse_pruner
 from cegppo_lab.sweep.search.samplers import SAMPLERS
 from cegppo_lab.sweep.search.space import Entry, parse_space
 
@@ -41,6 +42,9 @@ class SearchSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sampler: str = "tpe"
+    """One of ``samplers.py``."""
+    pruner: InstanceOf[Pruner] | None = None
+    """Which points are given up early; a name, or ``{name: asha, ...}``: see ``pruners.py``."""
     points: int = Field(default=20, ge=1)
     """How many points are tried in all; a larger number goes on from a search that ended."""
     parallel: int = Field(default=1, ge=1)
@@ -58,6 +62,20 @@ class SearchSpec(BaseModel):
         if sampler not in SAMPLERS:
             raise unknown("sampler", sampler, SAMPLERS)
         return sampler
+
+    @field_validator("pruner", mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Pruner | None:
+        return parse_pruner(given, "search.pruner")
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> SearchSpec:
+        if self.pruner and len(self.objectives) > 1:
+            raise LabError(
+                f"search.pruner={self.pruner.name}: a pruner needs one objective, there are "
+                f"{len(self.objectives)}; keep one of them, or drop the pruner"
+            )
+        return self
 
     @field_validator("space", mode="before")
     @classmethod
