@@ -14,7 +14,7 @@ from ray.cluster_utils import Cluster
 from cegppo_lab.store import RunStore
 from tests.e2e.lab import TINY, lab, numbers, processes_in, start, wait_for
 
-TRIALS, STEPS = 4, 16
+TRIALS, STEPS = 4, 48
 SWEEP = [
     *("sweep", "quickstart", "seeds=[1]", *TINY, f"trainer.steps={STEPS}"),
     *("runtime.retry_backoff_s=1", "runtime.retries=0", "--mlflow", "sqlite:///none/mlflow.db"),
@@ -75,10 +75,6 @@ def _check_whole(folder: Path, undisturbed: Path) -> None:
     assert numbers(folder) == numbers(undisturbed)
 
 
-def _hosts(folder: Path, node: object) -> set[int]:
-    return {child.pid for child in _raylet(node).children(recursive=True)}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("workers_too", [True, False])
 def test_trials_of_a_lost_node_go_on_elsewhere_and_a_node_that_joins_is_used(
@@ -90,22 +86,19 @@ def test_trials_of_a_lost_node_go_on_elsewhere_and_a_node_that_joins_is_used(
     cluster, (doomed, *_) = nodes(3)
     driver = start(tmp_path, *SWEEP, f"cluster.address={cluster.address}")
     wait_for(lambda: _trained_on(tmp_path, doomed))
+    joined = _add(cluster)  # one trial of four has found no node yet
+    wait_for(lambda: _trained_on(tmp_path, joined))
     victim = _trained_on(tmp_path, doomed)
+    assert victim, "the trial was over before the node could be lost; take more steps"
     raylet = _raylet(doomed)
     killed = [raylet, *(raylet.children(recursive=True) if workers_too else [])]
     for process in killed:
         os.kill(process.pid, signal.SIGKILL)
-    joined = _add(cluster)
-    used: set[int] = set()
-    while driver.poll() is None:
-        used |= _hosts(tmp_path, joined)
-        psutil.wait_procs([], timeout=0.1)
+    driver.wait(timeout=300)
     assert driver.returncode == 0, (tmp_path / "log").read_text()
     _check_whole(tmp_path, undisturbed)
     run = RunStore(tmp_path / "runs").run(victim)
-    assert run.provenance()[-1]["resumed_from"] >= 2
-    assert "its node is gone" in (tmp_path / "log").read_text()
-    store = RunStore(tmp_path / "runs")
-    pids = {entry["pid"] for each in store.trial_ids() for entry in store.run(each).provenance()}
-    assert pids & used, "the node that joined trained nothing"
+    if workers_too:  # a worker outlives its raylet by seconds, in which it may end its trial
+        assert run.provenance()[-1]["resumed_from"] >= 2
+        assert "its node is gone" in (tmp_path / "log").read_text()
     wait_for(lambda: not processes_in(tmp_path))
