@@ -4,7 +4,21 @@
 >>> out = algorithm.loss(log_prob, old_log_prob, advantages, mask)  # doctest: +SKIP
 """
 
-from cegppo_lab.algorithms import cegppo, cispo, gppo, grpo, gspo  # noqa: F401 (they register)
+from cegppo_lab.algorithms import (  # noqa: F401 (they register)
+    cegppo,
+    cegppo_decay,
+    cispo,
+    clip_cov,
+    dr_grpo,
+    erc,
+    gmpo,
+    gppo,
+    grpo,
+    gspo,
+    high_entropy,
+    kl_cov,
+    sapo,
+)
 from cegppo_lab.algorithms.base import Algorithm, LossOutput
 from cegppo_lab.algorithms.batch import TokenBatch, Totals, merge_metrics
 from cegppo_lab.algorithms.registry import (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -53,6 +53,10 @@ class Algorithm(BaseModel):
     title: ClassVar[str]
     equation: ClassVar[str]
     source: ClassVar[str]
+    divides_by_std: ClassVar[bool] = True
+    """Whether group advantages are divided by the deviation of the group's rewards."""
+    neutral: ClassVar[frozenset[str]] = frozenset()
+    """Options that came later: no part of trial ids while they have their defaults."""
 
     clip_low: Coefficient = 0.2
     clip_high: Coefficient = 0.2
@@ -66,6 +70,20 @@ class Algorithm(BaseModel):
     @abstractmethod
     def weight(self, batch: TokenBatch) -> Tensor:
         """F, shape (batch, tokens): the factor of ``A * grad log pi`` at each token, no grad."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The optional tensors of :meth:`loss` without which F cannot be told."""
+        return frozenset()
+
+    def set_apart(self, batch: TokenBatch) -> Tensor | None:
+        """The tokens of a mini-batch that :meth:`weight` treats otherwise, (batch, tokens) bool.
+
+        None: none. Chosen over a whole mini-batch by what is known before its update
+        (``old_log_prob``, ``old_entropy``, ``advantages``, never ``log_prob``), so that the size of
+        micro-batches changes nothing. Raises ``LabError`` when a needed tensor is missing.
+        """
+        return None
 
     def surrogate(self, batch: TokenBatch, weight: Tensor) -> Tensor:
         """The objective's value at each token, to maximise, no grad; by default ``F * A``."""
@@ -108,6 +126,8 @@ class Algorithm(BaseModel):
         ref_log_prob: Tensor | None = None,
         correct: Tensor | None = None,
         totals: Totals | None = None,
+        old_entropy: Tensor | None = None,
+        apart: Tensor | None = None,
     ) -> LossOutput:
         """The scalar to minimise for a (micro-)batch.
 
@@ -115,7 +135,9 @@ class Algorithm(BaseModel):
         read. ``entropy`` (nats, with grad) is needed when ``entropy_coef`` > 0, ``ref_log_prob``
         when ``kl_coef`` > 0. ``correct``, (batch,) bool, says which responses the positive-example
         loss takes; by default those with a positive advantage. ``totals``: the denominators of the
-        whole mini-batch, when this is a micro-batch of it.
+        whole mini-batch, when this is a micro-batch of it. ``old_entropy``: the rollout policy's,
+        needed with ``entropy`` where :attr:`needs` says so. ``apart``: :meth:`set_apart` of the
+        mini-batch, when this is a micro-batch of it; by default of this batch.
 
         Raises ``LabError`` when a coefficient is still a schedule (use :meth:`at`), when a needed
         tensor is missing, and when shapes differ.
@@ -124,8 +146,11 @@ class Algorithm(BaseModel):
             key = next(iter(self.scheduled_fields()))
             raise LabError(f"{key} is a schedule; use algorithm.at(step).loss(...)")
         batch = TokenBatch.of(
-            log_prob, old_log_prob, advantages, mask, entropy, ref_log_prob, correct
+            *(log_prob, old_log_prob, advantages, mask),
+            *(entropy, ref_log_prob, correct, old_entropy, apart),
         )
+        if apart is None:
+            batch = replace(batch, apart=self.set_apart(batch))
         totals = totals or Totals.of(batch.mask, batch.correct)
         average = token_weights(batch.mask, self.aggregation, totals, batch.log_prob.dtype)
         with torch.no_grad():
@@ -146,10 +171,10 @@ class Algorithm(BaseModel):
         """The optional terms in use: metric name -> (signed coefficient, aggregated term)."""
         terms: dict[str, tuple[float, Tensor]] = {}
         if self.entropy_coef:
-            entropy = batch.require("entropy", "entropy_coef")
+            entropy = batch.require("entropy", "entropy_coef > 0")
             terms[names.ENTROPY_LOSS] = (-self.entropy_coef, (average * entropy).sum())
         if self.kl_coef:
-            batch.require("ref_log_prob", "kl_coef")
+            batch.require("ref_log_prob", "kl_coef > 0")
             terms[names.KL_LOSS] = (self.kl_coef, (average * batch.kl(self.kl_estimator)).sum())
         if self.positive_loss_coef:
             positive = batch.mask & batch.correct[:, None]

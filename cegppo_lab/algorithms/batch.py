@@ -46,6 +46,7 @@ class TokenBatch:
     """Inputs of a loss, each (batch, tokens) unless said otherwise; what is masked out reads 0.
 
     ``log_prob`` and ``entropy`` (nats) may carry grad; the others never do. ``correct``: (batch,).
+    ``old_entropy``: the rollout policy's, nats. ``apart``: bool, see ``Algorithm.set_apart``.
     """
 
     log_prob: Tensor
@@ -55,6 +56,8 @@ class TokenBatch:
     correct: Tensor
     entropy: Tensor | None = None
     ref_log_prob: Tensor | None = None
+    old_entropy: Tensor | None = None
+    apart: Tensor | None = None
 
     @staticmethod
     def of(
@@ -65,25 +68,33 @@ class TokenBatch:
         entropy: Tensor | None = None,
         ref_log_prob: Tensor | None = None,
         correct: Tensor | None = None,
+        old_entropy: Tensor | None = None,
+        apart: Tensor | None = None,
     ) -> TokenBatch:
         """A checked batch in at least float32; ``LabError`` when a shape or the mask is off."""
         given = {"old_log_prob": old_log_prob, "advantages": advantages, "mask": mask}
         given |= {"entropy": entropy, "ref_log_prob": ref_log_prob}
+        given |= {"old_entropy": old_entropy, "apart": apart}
         _check(log_prob, mask, correct, given)
         dtype = torch.promote_types(log_prob.dtype, torch.float32)
 
         def clean(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else torch.where(mask, tensor.to(dtype), 0.0)
 
-        advantages = clean(advantages.detach())
+        def without_grad(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else clean(tensor.detach())
+
+        advantages = without_grad(advantages)
         return TokenBatch(
             log_prob=clean(log_prob),
-            old_log_prob=clean(old_log_prob.detach()),
+            old_log_prob=without_grad(old_log_prob),
             advantages=advantages,
             mask=mask,
             correct=(advantages > 0).any(-1) if correct is None else correct.bool(),
             entropy=clean(entropy),
-            ref_log_prob=clean(ref_log_prob.detach()) if ref_log_prob is not None else None,
+            ref_log_prob=without_grad(ref_log_prob),
+            old_entropy=without_grad(old_entropy),
+            apart=apart,
         )
 
     @cached_property
@@ -97,11 +108,11 @@ class TokenBatch:
         """pi / pi_old of each token, without grad; 1 where masked out."""
         return self.log_ratio.exp()
 
-    def require(self, key: str, coefficient: str) -> Tensor:
-        """The optional tensor ``key``; ``LabError`` naming the coefficient that needs it."""
+    def require(self, key: str, of: str) -> Tensor:
+        """The optional tensor ``key``; ``LabError`` naming ``of``, what needs it."""
         tensor = getattr(self, key)
         if tensor is None:
-            raise LabError(f"{coefficient} > 0 needs {key}; pass loss(..., {key}=...)")
+            raise LabError(f"{of} needs {key}; pass loss(..., {key}=...)")
         return tensor
 
     def kl(self, estimator: str) -> Tensor:

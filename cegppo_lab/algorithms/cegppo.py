@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from cegppo_lab.algorithms.ppo import TokenRatioPPO
+from cegppo_lab.algorithms.batch import TokenBatch
+from cegppo_lab.algorithms.ppo import Edge, TokenRatioPPO
 from cegppo_lab.algorithms.registry import register
 from cegppo_lab.schedule import Coefficient
 
@@ -21,7 +22,7 @@ class CEGPPO(TokenRatioPPO):
     Assumption: the two clipped sides push entropy in opposite directions, so that their balance
     steers it. Degenerate cases: beta1 = beta2 = 0 is PPO's gradient, 1 and 1 is GPPO.
     Mind: below the lower edge F does not decay with the ratio, while the weight that could restore
-    the token is the ratio itself; at large steps a token can ratchet down.
+    the token is the ratio itself; at large steps a token can ratchet down. ``cegppo_decay`` decays.
     """
 
     name: ClassVar[str] = "cegppo"
@@ -32,6 +33,6 @@ class CEGPPO(TokenRatioPPO):
     beta1: Coefficient = 0.75
     beta2: Coefficient = 1.0
 
-    def edges(self) -> tuple[float, float]:
+    def edges(self, batch: TokenBatch) -> tuple[Edge, Edge]:
         """beta1 * (1 - clip_low) and beta2 * (1 + clip_high), Eq. 10."""
         return self.beta1 * (1 - self.clip_low), self.beta2 * (1 + self.clip_high)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from cegppo_lab.algorithms.ppo import TokenRatioPPO
+from cegppo_lab.algorithms.batch import TokenBatch
+from cegppo_lab.algorithms.ppo import Edge, TokenRatioPPO
 from cegppo_lab.algorithms.registry import register
 
 
@@ -22,6 +23,6 @@ class GPPO(TokenRatioPPO):
     equation: ClassVar[str] = "d A; clipped: (1-eps_l)/sg(d) d A, (1+eps_h)/sg(d) d A"
     source: ClassVar[str] = "arXiv 2508.07629; CE-GPPO section 3"
 
-    def edges(self) -> tuple[float, float]:
+    def edges(self, batch: TokenBatch) -> tuple[Edge, Edge]:
         """The edges of the clip interval."""
         return 1 - self.clip_low, 1 + self.clip_high

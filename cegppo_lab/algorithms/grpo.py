@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cegppo_lab.algorithms.batch import TokenBatch
-from cegppo_lab.algorithms.ppo import TokenRatioPPO
+from cegppo_lab.algorithms.ppo import TokenRatioPPO, without_apart
 from cegppo_lab.algorithms.registry import register
 from cegppo_lab.schedule import Coefficient
 
@@ -34,7 +34,8 @@ class GRPO(TokenRatioPPO):
         low, high = self.outside(batch)
         value = super().surrogate(batch, weight)
         value = torch.where(low, (1 - self.clip_low) * batch.advantages, value)
-        return torch.where(high, (1 + self.clip_high) * batch.advantages, value)
+        value = torch.where(high, (1 + self.clip_high) * batch.advantages, value)
+        return without_apart(batch, value)
 
 
 @register

@@ -168,10 +168,10 @@ def _batch(algorithm: Algorithm, new: Tensor, *told: Tensor) -> TokenBatch:
     ``told``: the rollout's log-probabilities, the advantages, the entropies now and in the rollout,
     each (R, rows, tokens) as ``new``. Tokens are set apart among those of their own seed.
     """
-    seeds = [_rows(*own) for own in zip(new, *told, strict=True)]
     batch = _rows(*(each.flatten(0, 1) for each in (new, *told)))
-    if algorithm.set_apart(seeds[0]) is None:
+    if algorithm.set_apart(batch) is None:
         return batch
+    seeds = [_rows(*own) for own in zip(new, *told, strict=True)]
     return replace(batch, apart=torch.cat([algorithm.set_apart(seed) for seed in seeds]))
 
 

@@ -34,6 +34,7 @@ def curves(
 ) -> dict[str, Curve]:
     """F of each algorithm at each ratio, for a response of one token whose A is +1 or -1.
 
+    The token is one that is not set apart, and its entropy has not moved since the rollout.
     ``step``: 0-based, where coefficients are scheduled.
     """
     return {

@@ -10,13 +10,27 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from cegppo_lab.algorithms import algorithm_class, algorithm_names
+from cegppo_lab.algorithms import Algorithm, TokenBatch, algorithm_class, algorithm_names
 from cegppo_lab.algorithms.base import Aggregation
 
 AGGREGATIONS = get_args(Aggregation)
 CLIPS = ((0.2, 0.2), (0.2, 0.28), (0.45, 0.1))
 BETAS = ((0.0, 0.0), (0.5, 1.0), (0.75, 1.0), (1.0, 0.25), (1.0, 1.0))
 DUAL_CLIPS = (None, 3.0)
+OWN_OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "cispo": [{"clamp": "upper"}, {"clamp": "cap", "cap": 2.0}],
+    "dapo": [{"entropy_top": 0.5}],
+    "cegppo": [{"entropy_top": 0.3, "beta1": 0.5}],
+    "high_entropy_tokens": [{"entropy_top": 0.6}],
+    "erc": [{"entropy_low": 0.8, "entropy_high": 1.2}],
+    "clip_cov": [
+        {"cov_share": 0.2, "cov_low": 0.1, "cov_high": 1.5},
+        {"cov_share": 0.2, "cov_low": 0.1, "entropy_top": 0.6},
+    ],
+    "kl_cov": [{"cov_share": 0.3, "cov_coef": 0.5}],
+    "sapo": [{"tau_pos": 0.5, "tau_neg": 3.0}],
+}
+"""Further option sets, of algorithms with options of their own."""
 EVERY_TERM = {"entropy_coef": 0.01, "kl_coef": 0.02, "positive_loss_coef": 0.1}
 LENGTHS = (11, 1, 7, 4, 11, 2, 9, 0)
 # Standard deviation of the log-ratio a response: mostly .6, some near the on-policy point, where
@@ -27,12 +41,16 @@ FAR = (5.0, -5.0, 4.0, -4.0)
 
 @dataclass(frozen=True)
 class Inputs:
-    """The positional arguments of ``loss``, each (8, 11); advantages are one a response."""
+    """The positional arguments of ``loss``, each (8, 11); advantages are one a response.
+
+    ``entropies``: the two that some algorithms need as well, by their names.
+    """
 
     log_prob: Tensor
     old_log_prob: Tensor
     advantages: Tensor
     mask: Tensor
+    entropies: dict[str, Tensor]
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self.log_prob, self.old_log_prob, self.advantages, self.mask))
@@ -61,20 +79,30 @@ def random_inputs(seed: int, dtype: torch.dtype = torch.float64) -> Inputs:
         log_ratio[row] += side
         advantages[row] = side * advantages[row].abs()
     old_log_prob = -normal(rows, width).abs() * 2
+    old_entropy = normal(rows, width).abs()
+    entropy = old_entropy * (0.06 * normal(rows, width)).exp()
     return Inputs(
         (old_log_prob + log_ratio).to(dtype).requires_grad_(),
         old_log_prob.to(dtype),
         advantages[:, None].expand(rows, width).contiguous().to(dtype),
         mask,
+        {"entropy": entropy.to(dtype), "old_entropy": old_entropy.to(dtype)},
     )
 
 
+def set_apart(algorithm: Algorithm, inputs: Inputs) -> Tensor:
+    """The tokens that the algorithm sets apart among all of ``inputs``, (8, 11) bool."""
+    batch = TokenBatch.of(*inputs, old_entropy=inputs.entropies["old_entropy"])
+    chosen = algorithm.set_apart(batch)
+    return torch.zeros_like(inputs.mask) if chosen is None else chosen
+
+
 def variants(name: str) -> list[dict[str, Any]]:
-    """Option sets of one algorithm: its defaults, and clips x betas x dual clips."""
+    """Option sets of one algorithm: its defaults, its own, clips x betas x dual clips."""
     fields = algorithm_class(name).model_fields
     betas = BETAS if "beta1" in fields else (None,)
     duals = DUAL_CLIPS if "dual_clip" in fields else (None,)
-    sets: list[dict[str, Any]] = [{}]
+    sets: list[dict[str, Any]] = [{}, *OWN_OPTIONS.get(name, [])]
     for (low, high), pair, dual in product(CLIPS, betas, duals):
         options: dict[str, Any] = {"clip_low": low, "clip_high": high}
         options |= {"beta1": pair[0], "beta2": pair[1]} if pair else {}

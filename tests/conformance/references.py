@@ -6,6 +6,7 @@ and averages are written as ``mean`` over lists of responses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,15 +14,22 @@ import torch
 from torch import Tensor
 
 from cegppo_lab.algorithms import Algorithm, algorithm_names
+from tests.conformance.cases import Inputs, set_apart
 
 
 @dataclass(frozen=True)
 class Response:
-    """The tokens of one response, 1-D tensors; ``log_prob`` carries grad."""
+    """The tokens of one response, 1-D tensors; ``log_prob`` carries grad.
+
+    ``apart``: the tokens that the algorithm has set apart; how it chooses them is tested elsewhere.
+    """
 
     log_prob: Tensor
     old_log_prob: Tensor
     advantages: Tensor
+    entropy: Tensor
+    old_entropy: Tensor
+    apart: Tensor
 
     @property
     def ratio(self) -> Tensor:
@@ -33,12 +41,11 @@ def sg(x: Tensor) -> Tensor:
     return x.detach()
 
 
-def responses_of(
-    log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, mask: Tensor
-) -> list[Response]:
-    """The responses with at least one token, without their padding."""
-    rows = zip(log_prob, old_log_prob, advantages, mask, strict=True)
-    return [Response(lp[m], old[m], adv[m]) for lp, old, adv, m in rows if m.any()]
+def responses_of(algorithm: Algorithm, inputs: Inputs, log_prob: Tensor) -> list[Response]:
+    """The responses with at least one token, without their padding; ``log_prob`` in its place."""
+    told = (log_prob, inputs.old_log_prob, inputs.advantages, *inputs.entropies.values())
+    rows = zip(*told, set_apart(algorithm, inputs), inputs.mask, strict=True)
+    return [Response(*(each[mask] for each in row)) for *row, mask in rows if mask.any()]
 
 
 def aggregate(terms: list[Tensor], aggregation: str) -> Tensor:
@@ -53,12 +60,36 @@ def ppo(r: Response, a: Algorithm) -> Tensor:
     """min(d A, clip(d, 1 - eps_l, 1 + eps_h) A): Eq. 3 (GRPO; DAPO with eps_h > eps_l)."""
     d, adv = r.ratio, r.advantages
     clipped = d.clamp(1 - a.clip_low, 1 + a.clip_high)
-    return dual(torch.minimum(d * adv, clipped * adv), adv, a.dual_clip)
+    term = dual(torch.minimum(d * adv, clipped * adv), adv, a.dual_clip)
+    return torch.where(r.apart, 0.0, term)
+
+
+def erc(r: Response, a: Algorithm) -> Tensor:
+    """The clipped term, and its stop-gradient where the entropy ratio is out of bounds."""
+    rho = (r.entropy + 1e-8) / (r.old_entropy + 1e-8)
+    inside = (a.entropy_low < rho) & (rho < a.entropy_high)
+    return torch.where(inside, ppo(r, a), sg(ppo(r, a)))
+
+
+def kl_cov(r: Response, a: Algorithm) -> Tensor:
+    """d A, less beta |log d| at the chosen tokens (arXiv 2505.22617)."""
+    term = r.ratio * r.advantages
+    pull = a.cov_coef * (r.log_prob - r.old_log_prob).abs()
+    return torch.where(r.apart, term - pull, term)
 
 
 def cegppo(r: Response, a: Algorithm) -> Tensor:
     """Eq. 8, its three rows."""
-    return dual(eq8(r, a, a.beta1, a.beta2), r.advantages, a.dual_clip)
+    term = dual(eq8(r, a, a.beta1, a.beta2), r.advantages, a.dual_clip)
+    return torch.where(r.apart, 0.0, term)
+
+
+def cegppo_decay(r: Response, a: Algorithm) -> Tensor:
+    """beta1 d A below the lower edge where A < 0, without a stop-gradient; Eq. 8 elsewhere."""
+    d, adv = r.ratio, r.advantages
+    below = (d < 1 - a.clip_low) & (adv < 0)
+    term = torch.where(below, a.beta1 * d * adv, eq8(r, a, a.beta1, a.beta2))
+    return dual(term, adv, a.dual_clip)
 
 
 def gppo(r: Response, a: Algorithm) -> Tensor:
@@ -80,8 +111,27 @@ def dual(term: Tensor, adv: Tensor, c: float | None) -> Tensor:
 
 
 def cispo(r: Response, a: Algorithm) -> Tensor:
-    """sg(clip(d, 1 - eps_l, 1 + eps_h)) A log pi."""
-    return sg(r.ratio.clamp(1 - a.clip_low, 1 + a.clip_high)) * r.advantages * r.log_prob
+    """sg(clip(d)) A log pi, clipped at 1 - eps_l and 1 + eps_h, at the latter only, or at a cap."""
+    upper = a.cap if a.clamp == "cap" else 1 + a.clip_high
+    capped = torch.where(r.ratio > upper, upper, r.ratio)
+    if a.clamp == "two-sided":
+        capped = torch.where(capped < 1 - a.clip_low, 1 - a.clip_low, capped)
+    return sg(capped) * r.advantages * r.log_prob
+
+
+def sapo(r: Response, a: Algorithm) -> Tensor:
+    """sigmoid(tau (d - 1)) 4 / tau A, tau by the sign of A (arXiv 2511.20347)."""
+    positive = (a.tau_pos * (r.ratio - 1)).sigmoid() * 4 / a.tau_pos
+    negative = (a.tau_neg * (r.ratio - 1)).sigmoid() * 4 / a.tau_neg
+    return torch.where(r.advantages > 0, positive, negative) * r.advantages
+
+
+def gmpo(r: Response, a: Algorithm) -> Tensor:
+    """(prod_t min(d^sgn(A), clip(d, e^-eps_l, e^eps_h)^sgn(A))^sgn(A))^(1/|y|) A (2507.20673)."""
+    d, advantage = r.ratio, r.advantages[0]
+    clipped = d.clamp(math.exp(-a.clip_low), math.exp(a.clip_high))
+    chosen = torch.minimum(d, clipped) if advantage > 0 else torch.maximum(d, clipped)
+    return chosen.prod() ** (1 / len(d)) * advantage
 
 
 def gspo(r: Response, a: Algorithm) -> Tensor:
@@ -108,10 +158,17 @@ OF_TOKENS: dict[str, Callable[[Response, Algorithm], Tensor]] = {
     "grpo": ppo,
     "dapo": ppo,
     "cegppo": cegppo,
+    "cegppo_decay": cegppo_decay,
     "gppo": gppo,
     "cispo": cispo,
+    "clip_cov": ppo,
+    "dr_grpo": ppo,
+    "erc": erc,
+    "high_entropy_tokens": ppo,
+    "kl_cov": kl_cov,
+    "sapo": sapo,
 }
-OF_RESPONSES: dict[str, Callable[[Response, Algorithm], Tensor]] = {"gspo": gspo}
+OF_RESPONSES: dict[str, Callable[[Response, Algorithm], Tensor]] = {"gmpo": gmpo, "gspo": gspo}
 
 
 def without_reference() -> list[str]:
@@ -119,12 +176,11 @@ def without_reference() -> list[str]:
     return sorted(set(algorithm_names()) - set(OF_TOKENS) - set(OF_RESPONSES))
 
 
-def objective(
-    algorithm: Algorithm, log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, mask: Tensor
-) -> Tensor:
-    """What the algorithm's paper maximises, a scalar with grad."""
+def objective(algorithm: Algorithm, inputs: Inputs, log_prob: Tensor | None = None) -> Tensor:
+    """What the algorithm's paper maximises, a scalar with grad to ``log_prob``."""
     name, aggregation = algorithm.name, algorithm.aggregation
-    responses = responses_of(log_prob, old_log_prob, advantages, mask)
+    log_prob = inputs.log_prob if log_prob is None else log_prob
+    responses = responses_of(algorithm, inputs, log_prob)
     if name in OF_RESPONSES:
         lengths = [len(response.log_prob) for response in responses]
         terms = [OF_RESPONSES[name](response, algorithm) for response in responses]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -28,14 +30,15 @@ def test_equals_autograd_through_the_formula(name, options, aggregation, dtype):
     algorithm = make_algorithm(name, aggregation=aggregation, **options)
     for seed in SEEDS:
         inputs = random_inputs(seed, dtype)
-        out = algorithm.loss(*inputs)
-        expected = -objective(algorithm, *inputs)
+        out = algorithm.loss(*inputs, **inputs.entropies)
+        expected = -objective(algorithm, inputs)
         wanted = gradient(expected, inputs.log_prob)
         torch.testing.assert_close(gradient(out.loss, inputs.log_prob), wanted, **TOLERANCE[dtype])
         torch.testing.assert_close(out.loss, expected, **TOLERANCE[dtype])
 
         # F is what the gradient holds beside A and the aggregation's factor.
-        shares = [response.log_prob for response in responses_of(*inputs)]
+        responses = responses_of(algorithm, inputs, inputs.log_prob)
+        shares = [response.log_prob for response in responses]
         share = gradient(aggregate(shares, aggregation), inputs.log_prob)
         learns = inputs.mask & (inputs.advantages != 0)
         weight = -wanted[learns] / (inputs.advantages * share)[learns]
@@ -47,7 +50,8 @@ def test_equals_autograd_through_the_formula(name, options, aggregation, dtype):
 @pytest.mark.parametrize(("name", "options"), all_cases(), ids=case_id)
 def test_equals_autograd_down_to_the_logits(name, options):
     algorithm = make_algorithm(name, **options)
-    _, _, advantages, mask = random_inputs(3)
+    inputs = random_inputs(3)
+    _, _, advantages, mask = inputs
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(*mask.shape, 13, generator=generator, dtype=torch.float64)
     drift = torch.randn(logits.shape, generator=generator, dtype=torch.float64)
@@ -56,10 +60,11 @@ def test_equals_autograd_down_to_the_logits(name, options):
     def picked(scores: torch.Tensor) -> torch.Tensor:
         return scores.log_softmax(-1).gather(-1, tokens).squeeze(-1)
 
-    old_log_prob = picked(logits)
+    inputs = replace(inputs, old_log_prob=picked(logits))
     logits = (logits + 0.6 * drift).requires_grad_()
-    ours = algorithm.loss(picked(logits), old_log_prob, advantages, mask).loss
-    expected = -objective(algorithm, picked(logits), old_log_prob, advantages, mask)
+    log_prob = picked(logits)
+    ours = algorithm.loss(log_prob, inputs.old_log_prob, advantages, mask, **inputs.entropies).loss
+    expected = -objective(algorithm, inputs, log_prob)
     torch.testing.assert_close(
         gradient(ours, logits), gradient(expected, logits), rtol=1e-12, atol=1e-15
     )
@@ -70,9 +75,9 @@ def test_the_inputs_reach_every_branch(name):
     """Without this the comparisons above could hold on tokens that are never clipped."""
     widths = {"clip_low": 0.2, "clip_high": 0.28}
     dual = {"dual_clip": 3.0} if "dual_clip" in type(make_algorithm(name)).model_fields else {}
-    metrics = [
-        make_algorithm(name, **widths, **dual).loss(*random_inputs(s)).metrics for s in SEEDS
-    ]
+    algorithm = make_algorithm(name, **widths, **dual)
+    given = [random_inputs(seed) for seed in SEEDS]
+    metrics = [algorithm.loss(*inputs, **inputs.entropies).metrics for inputs in given]
     for key in ("pg_clipfrac_na", "pg_clipfrac_pa", *(["pg_clipfrac_lower"] if dual else [])):
         assert any(found[f"actor/{key}"] > 0 for found in metrics), key
     assert all(found["actor/pg_clipfrac"] < 0.9 for found in metrics)

@@ -9,6 +9,7 @@ from torch import Tensor
 from cegppo_lab.algorithms import (
     Algorithm,
     LossOutput,
+    TokenBatch,
     Totals,
     algorithm_names,
     make_algorithm,
@@ -45,9 +46,12 @@ def test_cegppo_ends_at_grpo_and_gppo(betas, other, clips, aggregation, dual_cli
 @AGGREGATED
 @ALGORITHMS
 def test_on_policy_it_is_the_plain_policy_gradient(name, aggregation):
+    """Where no token is set apart."""
     log_prob, _, advantages, mask = random_inputs(0)
+    same = torch.ones_like(advantages)
     out = make_algorithm(name, aggregation=aggregation).loss(
-        log_prob, log_prob.detach(), advantages, mask
+        *(log_prob, log_prob.detach(), advantages, mask),
+        **{"entropy": same, "old_entropy": same, "apart": torch.zeros_like(mask)},
     )
     plain = -mean_over(log_prob * advantages, mask, aggregation)
     torch.testing.assert_close(
@@ -75,7 +79,9 @@ def test_optional_terms_add_exactly_themselves(name, aggregation):
     rewarded_term = -0.1 * mean_over(log_prob, mask & (advantages > 0), aggregation)
 
     bare = make_algorithm(name, aggregation=aggregation)
-    base = bare.loss(*inputs).loss
+    drift = inputs.entropies["entropy"] / inputs.entropies["old_entropy"]
+    entropies = {"entropy": entropy.detach(), "old_entropy": entropy.detach() / drift}
+    base = bare.loss(*inputs, **entropies).loss
     for options, tensors, term in [
         ({"entropy_coef": 0.01}, {"entropy": entropy}, entropy_term),
         ({"kl_coef": 0.02}, {"ref_log_prob": reference}, kl_term),
@@ -88,7 +94,7 @@ def test_optional_terms_add_exactly_themselves(name, aggregation):
         ),
     ]:
         algorithm = make_algorithm(name, aggregation=aggregation, **options)
-        loss = algorithm.loss(*inputs, **tensors).loss
+        loss = algorithm.loss(*inputs, **entropies | tensors).loss
         torch.testing.assert_close(loss, base + term, rtol=1e-12, atol=1e-14)
         wanted = gradient(base + term, log_prob)
         torch.testing.assert_close(gradient(loss, log_prob), wanted, rtol=1e-12, atol=1e-14)
@@ -107,6 +113,8 @@ class Policy:
         drift = torch.randn(shape, generator=generator, dtype=double)
         self.old = self.log_probs(slice(None))[0].detach() - 0.6 * drift
         self.advantages, self.mask = inputs.advantages, inputs.mask
+        self.old_entropy = self.log_probs(slice(None))[1].detach()
+        self.old_entropy *= (0.06 * torch.randn(shape, generator=generator, dtype=double)).exp()
         self.correct = inputs.advantages[:, 0] > 0
 
     def log_probs(self, rows: slice) -> tuple[Tensor, Tensor]:
@@ -114,11 +122,17 @@ class Policy:
         entropy = -(table.exp() * table).sum(-1)
         return table.gather(-1, self.tokens[rows]).squeeze(-1), entropy
 
+    def apart(self, algorithm: Algorithm) -> Tensor:
+        told = (self.old, self.old, self.advantages, self.mask)
+        chosen = algorithm.set_apart(TokenBatch.of(*told, old_entropy=self.old_entropy))
+        return torch.zeros_like(self.mask) if chosen is None else chosen
+
     def loss(self, algorithm: Algorithm, rows: slice, width: int, totals: Totals) -> LossOutput:
         """The loss of some rows, their padding trimmed to ``width`` tokens."""
         log_prob, entropy = self.log_probs(rows)
         given = (log_prob, self.old[rows], self.advantages[rows], self.mask[rows])
         more = {"entropy": entropy, "ref_log_prob": self.old[rows] + 0.1}
+        more |= {"old_entropy": self.old_entropy[rows], "apart": self.apart(algorithm)[rows]}
         return algorithm.loss(
             *(tensor[:, :width] for tensor in given),
             **{key: tensor[:, :width] for key, tensor in more.items()},
@@ -156,7 +170,8 @@ def test_totals_of_the_batch_itself_change_nothing(name, aggregation):
     correct = inputs.advantages[:, 0] > 0
     algorithm = make_algorithm(name, aggregation=aggregation, positive_loss_coef=0.1)
     bare, given = (
-        algorithm.loss(*inputs, totals=totals) for totals in (None, Totals.of(inputs.mask, correct))
+        algorithm.loss(*inputs, **inputs.entropies, totals=totals)
+        for totals in (None, Totals.of(inputs.mask, correct))
     )
     assert torch.equal(bare.loss, given.loss)
     assert bare.metrics == given.metrics

@@ -35,6 +35,7 @@ def test_nothing_to_learn_from_gives_zero(name, aggregation):
     out = algorithm.loss(
         *replace(inputs, mask=torch.zeros_like(inputs.mask)),
         entropy=entropy,
+        old_entropy=entropy.detach(),
         ref_log_prob=inputs.old_log_prob,
     )
     assert out.loss.item() == 0
@@ -56,6 +57,7 @@ def test_what_is_masked_out_is_never_read(name, junk):
         log_prob = outside(inputs.log_prob).requires_grad_()
         old, advantages = outside(inputs.old_log_prob), outside(inputs.advantages)
         extra = {"entropy": outside(-inputs.log_prob), "ref_log_prob": old}
+        extra["old_entropy"] = outside(inputs.entropies["old_entropy"])
         out = algorithm.loss(log_prob, old, advantages, inputs.mask, **extra)
         return out, gradient(out.loss, log_prob)
 
@@ -92,7 +94,9 @@ def test_no_finite_input_gives_nan_or_inf(name, options):
         for shape in [(-1, 1), (1, -1), (len(values), -1)]:
             log_prob, old, advantages = (column.reshape(shape) for column in grid.unbind(-1))
             log_prob = log_prob.clone().requires_grad_()
-            out = algorithm.loss(log_prob, old, advantages, torch.ones_like(old).bool())
+            mask = torch.ones_like(old).bool()
+            entropies = {"entropy": old.abs(), "old_entropy": log_prob.detach().abs()}
+            out = algorithm.loss(log_prob, old, advantages, mask, **entropies)
             assert gradient(out.loss, log_prob).isfinite().all()
             assert out.weight.isfinite().all()
             if LOWEST not in log_probs or name != "cispo":
@@ -105,10 +109,11 @@ def test_no_finite_input_gives_nan_or_inf(name, options):
 def test_half_precision_is_computed_in_float32(name, dtype):
     inputs = random_inputs(0, dtype)
     algorithm = make_algorithm(name, positive_loss_coef=0.1)
-    half = algorithm.loss(*inputs)
+    half = algorithm.loss(*inputs, **inputs.entropies)
     full_log_prob = inputs.log_prob.detach().float().requires_grad_()
     old, advantages = inputs.old_log_prob.float(), inputs.advantages.float()
-    full = algorithm.loss(full_log_prob, old, advantages, inputs.mask)
+    entropies = {key: value.float() for key, value in inputs.entropies.items()}
+    full = algorithm.loss(full_log_prob, old, advantages, inputs.mask, **entropies)
     assert half.loss.dtype == torch.float32
     assert torch.equal(half.loss, full.loss)
     assert half.metrics == full.metrics

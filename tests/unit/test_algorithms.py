@@ -15,7 +15,8 @@ from cegppo_lab.algorithms import (
 from cegppo_lab.algorithms.grpo import GRPO
 from cegppo_lab.errors import LabError
 
-PPO_FAMILY = {"grpo", "dapo", "cegppo", "gppo"}
+PPO_FAMILY = {"grpo", "dapo", "cegppo", "cegppo_decay", "gppo", "dr_grpo"}
+PPO_FAMILY |= {"clip_cov", "erc", "high_entropy_tokens"}
 
 
 def test_the_papers_algorithms_are_there():
@@ -41,7 +42,15 @@ def test_each_algorithm_says_what_it_is(name):
         ("cispo", 0.2, 0.2, "token-mean"),
         ("gspo", 3e-4, 4e-4, "seq-mean-token-mean"),
         ("cegppo", 0.2, 0.2, "token-mean"),
+        ("cegppo_decay", 0.2, 0.2, "token-mean"),
         ("gppo", 0.2, 0.2, "token-mean"),
+        ("clip_cov", 1.0, 1.0, "token-mean"),
+        ("kl_cov", 0.2, 0.2, "token-mean"),
+        ("high_entropy_tokens", 0.2, 0.28, "token-mean"),
+        ("erc", 0.2, 0.28, "token-mean"),
+        ("dr_grpo", 0.2, 0.2, "seq-mean-token-sum"),
+        ("gmpo", 0.4, 0.4, "seq-mean-token-mean"),
+        ("sapo", 0.2, 0.2, "seq-mean-token-mean"),
     ],
 )
 def test_defaults_are_the_papers(name, clip_low, clip_high, aggregation):
@@ -49,12 +58,13 @@ def test_defaults_are_the_papers(name, clip_low, clip_high, aggregation):
     found = (algorithm.clip_low, algorithm.clip_high, algorithm.aggregation)
     assert found == (clip_low, clip_high, aggregation)
     assert algorithm.entropy_coef == algorithm.kl_coef == algorithm.positive_loss_coef == 0
-    assert algorithm.dynamic_sampling == (name == "dapo")
+    assert algorithm.dynamic_sampling == (name in ("dapo", "erc", "high_entropy_tokens"))
     assert getattr(algorithm, "dual_clip", None) is None
 
 
-def test_cegppo_defaults_to_the_7b_setting():
-    assert (make_algorithm("cegppo").beta1, make_algorithm("cegppo").beta2) == (0.75, 1.0)
+@pytest.mark.parametrize("name", ["cegppo", "cegppo_decay"])
+def test_cegppo_defaults_to_the_7b_setting(name):
+    assert (make_algorithm(name).beta1, make_algorithm(name).beta2) == (0.75, 1.0)
 
 
 def test_only_the_ppo_family_has_a_dual_clip():
@@ -155,3 +165,25 @@ def test_a_dump_makes_the_same_algorithm(name):
     algorithm = make_algorithm(name, clip_low={0: 0.1, 5: 0.2}, entropy_coef=0.003)
     assert make_algorithm(name, **algorithm.model_dump(mode="json")) == algorithm
     assert make_algorithm(name, **algorithm.model_dump()) == algorithm
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"clamp": "cap"}, "clamp=cap with cap=null: .*cap=5"),
+        ({"cap": 2}, "clamp=two-sided with cap=2"),
+        ({"clamp": "cap", "cap": 0}, r"algorithm\.cap=0: must be > 0"),
+        ({"clamp": "lower"}, r"algorithm\.clamp='lower': .*'two-sided', 'upper' or 'cap'"),
+    ],
+    ids=str,
+)
+def test_cispos_cap_belongs_to_its_clamp(options, told):
+    with pytest.raises(LabError, match=told) as error:
+        make_algorithm("cispo", **options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["tau_pos", "tau_neg"])
+def test_sapos_temperatures_are_positive(key):
+    with pytest.raises(LabError, match=rf"algorithm\.{key}=0: must be > 0"):
+        make_algorithm("sapo", **{key: 0})

@@ -20,12 +20,17 @@ def tensors(shape: tuple[int, ...] = (2, 3)) -> dict[str, Tensor]:
     }
 
 
+def entropies(shape: tuple[int, ...] = (2, 3)) -> dict[str, Tensor]:
+    """What some algorithms need as well: an entropy that the update has left alone."""
+    return {"entropy": torch.ones(shape), "old_entropy": torch.ones(shape)}
+
+
 @pytest.mark.parametrize("name", algorithm_names())
 def test_a_loss_needs_resolved_coefficients(name):
     algorithm = make_algorithm(name, clip_high={0: 0.2, 5: 0.28})
     with pytest.raises(LabError, match=r"clip_high is a schedule; use algorithm\.at\(step\)"):
         algorithm.loss(**tensors())
-    assert algorithm.at(5).loss(**tensors()).loss.isfinite()
+    assert algorithm.at(5).loss(**tensors(), **entropies()).loss.isfinite()
 
 
 @pytest.mark.parametrize(
@@ -36,10 +41,29 @@ def test_a_missing_tensor_is_named(coefficient, needs):
         make_algorithm("grpo", **{coefficient: 0.1}).loss(**tensors())
 
 
-@pytest.mark.parametrize("key", ["old_log_prob", "advantages", "mask", "entropy", "ref_log_prob"])
+@pytest.mark.parametrize(
+    ("name", "options", "needs"),
+    [
+        ("high_entropy_tokens", {}, "entropy_top needs old_entropy"),
+        ("cegppo", {"entropy_top": 0.2}, "entropy_top needs old_entropy"),
+        ("erc", {}, "erc needs entropy"),
+    ],
+)
+def test_a_missing_entropy_is_named(name, options, needs):
+    algorithm = make_algorithm(name, **options)
+    assert needs.split()[-1] in algorithm.needs
+    with pytest.raises(LabError, match=rf"^{needs}; pass loss\("):
+        algorithm.loss(**tensors())
+    assert algorithm.loss(**tensors(), **entropies()).loss.isfinite()
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["old_log_prob", "advantages", "mask", "entropy", "ref_log_prob", "old_entropy", "apart"],
+)
 @pytest.mark.parametrize("shape", [(2, 1), (3,), (2, 4), (1, 2, 3)])
 def test_shapes_must_agree(key, shape):
-    wrong = torch.ones(shape, dtype=torch.bool if key == "mask" else torch.float32)
+    wrong = torch.ones(shape, dtype=torch.bool if key in ("mask", "apart") else torch.float32)
     with pytest.raises(LabError, match=rf"^{key} has shape .*\(batch, tokens\)"):
         make_algorithm("grpo").loss(**{**tensors(), key: wrong})
 
@@ -65,7 +89,7 @@ def test_the_mask_is_bool(dtype):
 @pytest.mark.parametrize("name", algorithm_names())
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0)])
 def test_an_empty_batch_is_no_loss(name, shape):
-    out = make_algorithm(name).loss(**tensors(shape))
+    out = make_algorithm(name).loss(**tensors(shape), **entropies(shape))
     assert out.loss.item() == 0
     assert out.weight.shape == shape
 
@@ -82,7 +106,10 @@ def test_the_weights_of_equation_10_by_hand():
         ("gppo", {}, [0.8, 1.0, 1.5, 4.0], [0.5, 1.0, 1.28, 1.28]),
         ("cegppo", {"beta1": 0.5, "beta2": 1}, [0.4, 1.0, 1.5, 4.0], [0.5, 1.0, 1.28, 1.28]),
         ("cegppo", {"beta1": 0.5, "beta2": 0.25}, [0.4, 1.0, 1.5, 4.0], [0.5, 1.0, 0.32, 0.32]),
+        ("cegppo_decay", {"beta1": 0.5}, [0.25, 1.0, 1.5, 4.0], [0.5, 1.0, 1.28, 1.28]),
         ("cispo", {}, [0.8, 1.0, 1.28, 1.28], [0.8, 1.0, 1.28, 1.28]),
+        ("cispo", {"clamp": "upper"}, [0.5, 1.0, 1.28, 1.28], [0.5, 1.0, 1.28, 1.28]),
+        ("cispo", {"clamp": "cap", "cap": 3}, [0.5, 1.0, 1.5, 3.0], [0.5, 1.0, 1.5, 3.0]),
     ]:
         algorithm = make_algorithm(name, **widths, **options)
         out = algorithm.loss(ratios.log(), torch.zeros_like(ratios), advantages, mask)
@@ -101,9 +128,11 @@ def test_without_an_advantage_nothing_is_clipped(name):
     ratios = torch.tensor([[0.5, 0.5], [4.0, 4.0]], dtype=torch.float64)
     mask = torch.ones(2, 2, dtype=torch.bool)
     algorithm = make_algorithm(name, clip_low=0.2, clip_high=0.2)
-    out = algorithm.loss(ratios.log(), torch.zeros(2, 2), torch.zeros(2, 2), mask)
-    wanted = ratios.clamp(0.8, 1.2) if name == "cispo" else ratios
-    torch.testing.assert_close(out.weight, wanted, rtol=1e-14, atol=0)
+    given = (ratios.log(), torch.zeros(2, 2), torch.zeros(2, 2), mask)
+    out = algorithm.loss(*given, **entropies((2, 2)))
+    if name not in ("sapo", "gmpo"):  # whose F is neither the ratio nor its edge
+        wanted = ratios.clamp(0.8, 1.2) if name == "cispo" else ratios
+        torch.testing.assert_close(out.weight, wanted, rtol=1e-14, atol=0)
     assert out.metrics["actor/pg_clipfrac"] == 0
 
 

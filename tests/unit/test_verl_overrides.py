@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import ActorConfig
 
-from cegppo_lab.algorithms import algorithm_names
+from cegppo_lab.algorithms import algorithm_names, make_algorithm
 from cegppo_lab.benchmark import load_benchmark
 from cegppo_lab.compose import resolve
 from cegppo_lab.config import RunConfig
@@ -29,6 +29,8 @@ from cegppo_lab.trainers.verl.overrides import LOSS_MODE as NAMED_MODE
 from cegppo_lab.trainers.verl.overrides import LOSS_TARGET, changed_by_cpu, verl_overrides
 from cegppo_lab.trainers.verl.trainer import planned_places, resolved_job
 
+GIVEN = [name for name in algorithm_names() if not make_algorithm(name).needs]
+"""The algorithms that need nothing which verl does not give to a loss."""
 PLACES = planned_places(Path("/runs/t/verl"), Path("/runs/t/checkpoints"), "a/model")
 GPUS = {"trainer": "verl", "runtime.device": "cuda", "runtime.gpus": 8}
 STRINGS = [
@@ -54,7 +56,7 @@ def actor(config: RunConfig) -> ActorConfig:
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("name", algorithm_names())
+@pytest.mark.parametrize("name", GIVEN)
 def test_verl_builds_each_algorithm_from_its_own_config(name: str, device: str) -> None:
     gpus = {"cpu": 0, "cuda": 8}[device]
     config = run(algorithm=name, runtime__device=device, runtime__gpus=gpus)
@@ -69,10 +71,17 @@ def test_the_names_of_the_loss_are_the_registered_ones() -> None:
     assert (NAMED_MODE, LOSS_TARGET) == (LOSS_MODE, TARGET)
 
 
-def test_gspo_averages_over_sequences_and_the_others_over_tokens() -> None:
-    modes = {name: actor(run(algorithm=name)).loss_agg_mode for name in algorithm_names()}
-    assert modes.pop("gspo") == "seq-mean-token-mean"
+def test_each_algorithm_aggregates_as_its_paper() -> None:
+    modes = {name: actor(run(algorithm=name)).loss_agg_mode for name in GIVEN}
+    assert {modes.pop(name) for name in ("gspo", "gmpo", "sapo")} == {"seq-mean-token-mean"}
+    assert modes.pop("dr_grpo") == "seq-mean-token-sum"
     assert set(modes.values()) == {"token-mean"}
+
+
+def test_verl_does_not_divide_dr_grpos_advantages_by_the_deviation() -> None:
+    divides = {name: job(run(algorithm=name)).algorithm for name in ("grpo", "dr_grpo")}
+    assert divides["grpo"].norm_adv_by_std_in_grpo is True
+    assert divides["dr_grpo"].norm_adv_by_std_in_grpo is False
 
 
 def test_the_entropy_bonus_is_verls() -> None:
