@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -19,6 +21,11 @@ def needs(trial: Trial) -> str:
     if runtime.nodes > 1:
         return f"{runtime.nodes} nodes x {runtime.gpus:g} GPUs"
     return f"{runtime.gpus:g} GPUs" if runtime.gpus else f"{runtime.cpus:g} CPU"
+
+
+def trial_text(trial: Trial, state: str) -> str:
+    """A trial in a list of those that are left out."""
+    return f"{trial.trial_id}  {trial.arm}  seed {trial.seed}  {state}"
 
 
 def resolved_text(plan: Plan, start: str) -> str:
@@ -41,3 +48,21 @@ def resolved_text(plan: Plan, start: str) -> str:
 
     folder = plan.store().run(trial.trial_id).path.resolve()
     return OmegaConf.to_yaml(resolved_job(trial.config, folder))
+
+
+def search_lines(search: Mapping[str, Any]) -> list[str]:
+    """How a search stands, from its section of the manifest and what is still unknown."""
+    tried, total = search["tried"], search["points"]
+    counts = Counter(point["state"] for point in tried)
+    told = "".join(f"{count} {state}, " for state, count in sorted(counts.items()))
+    lines = [f"search ({search['sampler']}), {total} points: {told}"]
+    lines[0] += f"{search['unsuggested']} not suggested yet"
+    if search["rungs"]:
+        lines.append(f"pruned points end after step {', '.join(map(str, search['rungs']))}")
+    titles = [objective["title"] for objective in search["objectives"]]
+    for point in tried:
+        pairs = zip(titles, point["values"] or [], strict=bool(point["values"]))
+        values = ", ".join(f"{title} {value:.4g}" for title, value in pairs)
+        head = f"  point {point['number']}  {point['state']}  {point['arm']}"
+        lines.append("  ".join(each for each in (head, values, point["reason"]) if each))
+    return lines

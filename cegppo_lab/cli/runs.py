@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,9 +14,10 @@ from cegppo_lab.cli.common import (
     path_option,
     path_values,
     split_name,
-    tell_report,
     words_argument,
 )
+from cegppo_lab.cli.describe import trial_text
+from cegppo_lab.cli.mirrored import draw, mirrored, run
 from cegppo_lab.errors import LabError
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from cegppo_lab.trial import Trial
 
 FINISHED = ("done", "stopped")
-MIRROR_PATIENCE_S = 60.0
 
 
 @click.command()
@@ -88,8 +87,7 @@ def end(outcome: Outcome, trials: list[Trial], budget: Budget | None = None) -> 
         left = [trial for trial in trials if outcome.states[trial.trial_id] not in FINISHED]
         click.echo(f"budget of {budget.text()} used up; {len(left)} of {len(trials)} left out:")
         for trial in left:
-            state = outcome.states[trial.trial_id]
-            click.echo(f"  {trial.trial_id}  {trial.arm}  seed {trial.seed}  {state}")
+            click.echo(f"  {trial_text(trial, outcome.states[trial.trial_id])}")
         click.echo("the same command goes on from here, with a budget of its own")
         return
     if outcome.interrupted:
@@ -135,36 +133,14 @@ def tell_states(outcome: Outcome) -> None:
 
 
 def _run_and_report(plan: Plan, trials: list[Trial], budget: Budget | None) -> Outcome:
-    """Train, draw and mirror; MLflow never stands in the way of the other two."""
-    from rich.console import Console
+    """Train, draw and mirror."""
+    from cegppo_lab.sweep.meter import Meter
 
-    from cegppo_lab.sweep.dispatch import run_trials
-    from cegppo_lab.sweep.progress import Progress
-    from cegppo_lab.tracking import Mirror
-
-    store, out = plan.store(), Path(plan.runtime.report)
-    mirror = Mirror(
-        store, plan.spec.name, plan.runtime.mlflow, artifacts=out / plan.spec.name, say=click.echo
-    )
-    mirror.start()
-    try:
-        outcome = run_trials(
-            plan,
-            trials,
-            lambda concurrent: Progress(store, trials, concurrent, Console()),
-            mirror.nudge,
-            budget,
-        )
+    meter = Meter(budget, plan.runtime) if budget else None
+    with mirrored(plan) as mirror:
+        outcome = run(plan, trials, mirror, meter)
         tell_states(outcome)
-        try:
-            tell_report(store, plan.spec.name, out)
-        except (LabError, OSError) as error:  # no step yet, or no room: the store is what counts
-            click.echo(f"note: no report: {error}")
-    finally:
-        problems = mirror.stop(MIRROR_PATIENCE_S)
-    for problem in problems:
-        click.echo(f"note: {problem}")
-    click.echo(f"runs in MLflow: python -m cegppo_lab ui   ({plan.runtime.mlflow})")
+        draw(plan)
     return outcome
 
 

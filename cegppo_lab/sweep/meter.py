@@ -15,13 +15,15 @@ from cegppo_lab.sweep.budget import Budget
 class Meter(tune.Stopper):
     """Stops Tune when the budget is used up; trials go on from where they are in the next call.
 
-    A trial counts from :meth:`started` to :meth:`ended`.
+    A trial counts from :meth:`started` to :meth:`ended`, wall time from the making of the meter,
+    over all calls of Tune that it is given to.
     """
 
     def __init__(
         self, budget: Budget, runtime: RuntimeConfig, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._limit, self._rate, self._clock = budget.amount, budget.rate(runtime), clock
+        self.budget = budget
+        self._rate, self._clock = budget.rate(runtime), clock
         self._begin = clock()
         self._running: dict[str, float] = {}
         self._used = 0.0
@@ -51,7 +53,7 @@ class Meter(tune.Stopper):
     @property
     def exhausted(self) -> bool:
         """Whether no more may be used."""
-        return self.used() >= self._limit
+        return self.used() >= self.budget.amount
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Tune asks about one trial: none is stopped by itself."""

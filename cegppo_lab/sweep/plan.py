@@ -108,7 +108,7 @@ def make_plan(name: str, words: Sequence[str] = (), paths: Mapping[str, Any] | N
 
     Words reach the sweep's own keys (``seeds=[5]``) and every trial's (``trainer.steps=20``).
     ``paths``: ``runtime.*`` values, which say where things are kept and nothing else.
-    Of a sweep with a search: the arms that it lists beside it; see ``search/driver.py``.
+    Of a sweep with a search: the arms that it lists beside it; see ``search/definition.py``.
     Raises ``LabError`` for every mistake in the sweep file or the words.
     """
     changes, shared = split_overrides({**parse_overrides(words), **(paths or {})})

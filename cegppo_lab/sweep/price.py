@@ -59,12 +59,14 @@ def price(
     missing: Sequence[Trial],
     runtime: RuntimeConfig,
     nodes: Sequence[Node] | None = None,
+    at_most: int | None = None,
 ) -> Price:
     """The price of the steps that ``missing`` still lack.
 
     A trial's pace is the mean step time (evaluations included) of the newest runs of the same arm
     at other seeds, else of runs that differ in the algorithm alone, on the same resources.
-    ``nodes``: what the trials are placed on, by default this machine.
+    ``nodes``: what the trials are placed on, by default this machine. ``at_most``: trials that are
+    started at a time, whatever the nodes hold.
     """
     paces = _Paces(store, runtime)
     hours: dict[str, float] = {}
@@ -74,7 +76,8 @@ def price(
             hours[trial.trial_id] = max(left, 0) * seconds / 3600
     used = {trial.trial_id: trial.config.runtime for trial in missing}
     total = sum(hours.values())
-    concurrent = concurrency(used.values(), nodes or [Node.of_this_machine(runtime)])
+    holds = concurrency(used.values(), nodes or [Node.of_this_machine(runtime)])
+    concurrent = min(holds, at_most or holds)
     return Price(
         cpu_h=sum(hours.get(key, 0.0) * each.cpus * each.nodes for key, each in used.items()),
         gpu_h=sum(hours.get(key, 0.0) * each.gpus * each.nodes for key, each in used.items()),

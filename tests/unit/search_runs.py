@@ -18,6 +18,8 @@ from cegppo_lab.sweep.search.driver import run_search
 from cegppo_lab.trial import Trial
 
 ACCURACY = {"metric": "accuracy", "benchmark": "table_walk", "goal": "maximize"}
+STEP_S = 36.0
+"""What a training step takes, by what the runs say."""
 DRIFT = {"metric": "entropy_drift", "goal": "minimize"}
 BETAS = {
     "algorithm.beta1": {"low": 0.0, "high": 1.0},
@@ -73,7 +75,8 @@ class FakeRunner:
                     run.set_status(FAILED, reason="RuntimeError: out of luck")
                     continue
                 verdicts = EvalRecord(1, "table_walk", ["a"], [0], [accuracy])
-                run.append(StepRecord(1, {names.ENTROPY: 1.0}))
+                run.add_provenance({})
+                run.append(StepRecord(1, {names.ENTROPY: 1.0, names.TIME_STEP: STEP_S}))
                 run.append(StepRecord(2, {names.ENTROPY: entropy}, [verdicts]))
                 if pause := plan.spec.stop.at_step:
                     rule = {"at_step": {"step": pause.step}}
