@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -92,6 +92,8 @@ def run(root: Path, plan: Plan) -> Result:
             folder = root / f"{kind}_{number}"
             fallen = _one(folder, left, mirrored, plan, reference, result, wall_s)
             left = left[fallen:]
+            if not fallen:  # the first moment lay beyond the sweep's end
+                left = [replace(kill, delay_s=kill.delay_s / 2) for kill in left]
     return result
 
 
