@@ -161,5 +161,6 @@ def _scales(data: SweepData) -> tuple[float, float]:
 
 
 def _told(arm: str, percent: dict[str, float]) -> str:
-    parts = ", ".join(f"{ledger.label(kind)} {round(value)} %" for kind, value in percent.items())
-    return f"{arm}, mean over the run: {parts}."
+    told = {kind: value for kind, value in percent.items() if np.isfinite(value)}
+    parts = ", ".join(f"{ledger.label(kind)} {round(value)} %" for kind, value in told.items())
+    return f"{arm}, mean over the run: {parts or 'no gradient'}."

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from analysis import ledger
+from analysis.figures import ledger as figures
 from analysis.load import StoreSource, load_sweep
 from analysis.report import write_report
 from cegppo_lab import metrics as names
@@ -93,6 +94,21 @@ def test_the_correlation_is_pearsons_within_each_seed(store):
         float(part) for part in told.replace("[", "").replace("]", "").replace(",", "").split()
     ]
     assert shown == pytest.approx([expected.mean(), max(low, -1), min(high, 1)], abs=0.0051)
+
+
+def without_gradient(arm: str, step: int, noise: np.random.Generator) -> dict[str, float]:
+    values = with_ledger(arm, step, noise)
+    return {key: 0.0 if key.startswith("ledger/") else value for key, value in values.items()}
+
+
+def test_an_arm_without_any_gradient_is_drawn_and_told(tmp_path):
+    idle = RunStore(tmp_path)
+    idle.write_manifest(manifest("idle", OURS[:1]))
+    for seed in SEEDS:
+        write_trial(idle, OURS[0], seed, at=without_gradient)
+    data = load_sweep(idle, "idle")
+    for draw in (figures.mass, figures.entropy):
+        assert "no gradient" in draw(data).alt
 
 
 @pytest.mark.slow
