@@ -91,6 +91,7 @@ def test_the_trainer_logs_what_every_rule_looks_at(tmp_path, tiny) -> None:
         entropy_above=bound,
         kl_above=bound,
         ratio_above=bound,
+        ratchet_above=bound,
         reward_collapse={"drop": 1, "window": 6},
         no_progress={"steps": 6},
         at_step={"step": 7},
