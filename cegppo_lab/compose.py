@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from cegppo_lab.config import RunConfig, parse_run
 from cegppo_lab.errors import LabError, unknown
+from cegppo_lab.own_presets import own_algorithm, own_names
 from cegppo_lab.resources import shipped
 
 
@@ -61,19 +62,25 @@ def _plain(value: Any) -> Any:
 def resolve(values: Mapping[str, Any]) -> RunConfig:
     """The run of ``conf/run.yaml`` with ``values`` over it.
 
-    A key that names a config group selects one of its files (``algorithm: dapo``); a dotted key
-    sets one value (``algorithm.beta1: 0.5``). Raises ``LabError`` for unknown groups, files and
+    A key that names a config group selects one of its files (``algorithm: dapo``); ``algorithm``
+    takes what :func:`own_algorithm` does as well. A dotted key sets one value
+    (``algorithm.beta1: 0.5``). Raises ``LabError`` for unknown groups, files and
     keys, naming the nearest, and for values that the schema refuses.
     """
     groups = config_groups()
     chosen = {key: value for key, value in values.items() if key in groups}
-    for group, option in chosen.items():
+    own = own_algorithm(chosen.get("algorithm"))
+    files = {key: value for key, value in chosen.items() if own is None or key != "algorithm"}
+    for group, option in files.items():
         if option not in groups[group]:
-            raise unknown(group, str(option), groups[group])
+            more = own_names() if group == "algorithm" else []
+            raise unknown(group, str(option), [*groups[group], *more])
     if "model" not in chosen and chosen.get("task", groups["model"][0]) not in groups["model"]:
         told = f"task={chosen['task']} has no policy of its own; say model="
         raise LabError(told + " or model=".join(groups["model"]))
-    tree = copy.deepcopy(_composed(tuple(sorted(chosen.items()))))
+    tree = copy.deepcopy(_composed(tuple(sorted(files.items()))))
+    if own is not None:
+        tree["algorithm"] = own
     for key, value in values.items():
         if key not in chosen:
             _assign(tree, key, value)

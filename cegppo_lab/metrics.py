@@ -78,6 +78,11 @@ def accuracy(benchmark: str, samples: int) -> str:
     return f"val-core/{benchmark}/acc/mean@{samples}"
 
 
+def coefficient(key: str) -> str:
+    """The name of a coefficient's value in force, where it changes, e.g. ``algorithm/beta1``."""
+    return f"algorithm/{key}"
+
+
 def ledger(kind: str, quantity: str) -> str:
     """The name of a class's number in the token ledger, e.g. ``ledger/pa_hp_in/tokens``."""
     return f"ledger/{kind}/{quantity}"

@@ -5,7 +5,9 @@
 """
 
 from cegppo_lab.algorithms import (  # noqa: F401 (they register)
+    adaptive_entropy,
     cegppo,
+    cegppo_adaptive,
     cegppo_decay,
     cispo,
     clip_cov,
@@ -21,17 +23,21 @@ from cegppo_lab.algorithms import (  # noqa: F401 (they register)
 )
 from cegppo_lab.algorithms.base import Algorithm, LossOutput
 from cegppo_lab.algorithms.batch import TokenBatch, Totals, merge_metrics
+from cegppo_lab.algorithms.ppo import TokenRatioPPO
 from cegppo_lab.algorithms.registry import (
     algorithm_class,
     algorithm_names,
     make_algorithm,
     register,
 )
+from cegppo_lab.schedule import Coefficient
 
 __all__ = [
     "Algorithm",
+    "Coefficient",
     "LossOutput",
     "TokenBatch",
+    "TokenRatioPPO",
     "Totals",
     "algorithm_class",
     "algorithm_names",

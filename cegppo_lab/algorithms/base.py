@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
@@ -57,6 +58,8 @@ class Algorithm(BaseModel):
     """Whether group advantages are divided by the deviation of the group's rewards."""
     neutral: ClassVar[frozenset[str]] = frozenset()
     """Options that came later: no part of trial ids while they have their defaults."""
+    steered: ClassVar[tuple[str, ...]] = ()
+    """What a controller moves and the target it follows: logged with every step."""
 
     clip_low: Coefficient = 0.2
     clip_high: Coefficient = 0.2
@@ -114,6 +117,25 @@ class Algorithm(BaseModel):
     def scheduled_fields(self) -> dict[str, list[int]]:
         """The coefficients that change during training, each with the steps of its changes."""
         return {key: changes(value) for key, value in self if isinstance(value, dict)}
+
+    def initial_state(self) -> dict[str, float]:
+        """What a controller remembers before the first step; empty where nothing is controlled."""
+        return {}
+
+    def controlled(self, state: Mapping[str, float], step: int) -> Self:
+        """The algorithm in force at ``step`` (0-based): :meth:`at`, moved by what ``state`` says.
+
+        ``state``: :meth:`initial_state`, or what :meth:`observe` made of the step before. Without a
+        state (:meth:`at`) a controlled coefficient has the value that it starts from.
+        """
+        return self.at(step)
+
+    def observe(self, state: Mapping[str, float], entropy: float, step: int) -> dict[str, float]:
+        """The state after ``step`` (0-based), whose rollouts had ``entropy`` (nats per token).
+
+        A pure function, so that a resumed run finds the same numbers.
+        """
+        return dict(state)
 
     def loss(
         self,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from cegppo_lab.cli.common import shown_path
+from cegppo_lab.cli.common import EXIT_FAILED, shown_path
+from cegppo_lab.errors import LabError
 
 if TYPE_CHECKING:
     from cegppo_lab.algorithms import Algorithm
@@ -16,24 +18,67 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("name", required=False)
+@click.option("--check", is_flag=True, help="Hold its loss to its own formula, by autograd.")
 @click.option("--markdown", is_flag=True, help="Print the table that the README has.")
-def algorithms(name: str | None, markdown: bool) -> None:
-    """List the algorithms, or explain one: equation, source, assumption, options."""
-    from cegppo_lab.algorithms import algorithm_class
+def algorithms(name: str | None, check: bool, markdown: bool) -> None:
+    """List the algorithms, or explain one: equation, source, assumption, options.
 
+    NAME is one of the list, a preset in ./conf/algorithm, or MODULE:CLASS in a file of your own.
+    """
+    if check and name is None:
+        raise LabError("--check: of which algorithm? type python -m cegppo_lab algorithms NAME")
     if markdown:
         click.echo(algorithms_table())
-        return
-    if name is None:
-        for cls in _all_classes():
-            click.echo(f"{cls.name:8} {cls.title:8} {cls.equation}   [{cls.source}]")
-        click.echo("\nmore on one: python -m cegppo_lab algorithms NAME")
-        return
-    cls = algorithm_class(name)
-    click.echo(inspect.cleandoc(cls.__doc__ or ""))
-    click.echo(f"\nmaximises: {cls.equation}\nsource: {cls.source}\noptions and defaults:")
-    for key, field in cls.model_fields.items():
-        click.echo(f"  algorithm.{key}={'null' if field.default is None else field.default}")
+    elif name is None:
+        _list()
+    elif check:
+        _check(name)
+    else:
+        _explain(name)
+
+
+def _list() -> None:
+    from cegppo_lab.own_presets import own_names
+
+    for cls in _all_classes():
+        click.echo(f"{cls.name:8} {_line(cls)}")
+    if own := own_names():
+        click.echo("\nyour own:")
+    for name in own:
+        try:
+            click.echo(f"{name:8} {_line(type(_found(name)))}")
+        except LabError as error:  # one that is broken hides none of the others
+            click.echo(f"{name:8} error: {error}")
+    click.echo("\nmore on one: python -m cegppo_lab algorithms NAME")
+
+
+def _explain(name: str) -> None:
+    algorithm = _found(name)
+    click.echo(inspect.cleandoc(type(algorithm).__doc__ or ""))
+    click.echo(f"\nmaximises: {algorithm.equation}\nsource: {algorithm.source}")
+    if ":" in algorithm.name:
+        click.echo(f"found at: {algorithm.name}")
+    click.echo("options and defaults:")
+    for key, value in algorithm.model_dump(mode="json").items():
+        click.echo(f"  algorithm.{key}={'null' if value is None else value}")
+
+
+def _check(name: str) -> None:
+    from cegppo_lab.algorithms.check import findings
+
+    marks = {True: "holds    ", False: "FAILS    ", None: "note     "}
+    failed = False
+    for finding in findings(_found(name)):
+        click.echo(f"{marks[finding.holds]}  {finding.text}")
+        failed |= finding.holds is False
+    if failed:
+        sys.exit(EXIT_FAILED)
+
+
+def _found(name: str) -> Algorithm:
+    from cegppo_lab.compose import resolve
+
+    return resolve({"algorithm": name}).algorithm
 
 
 def algorithms_table() -> str:
@@ -42,6 +87,10 @@ def algorithms_table() -> str:
     return "\n".join(
         ["| name | algorithm | maximises | source |", "| --- | --- | --- | --- |", *rows]
     )
+
+
+def _line(cls: type[Algorithm]) -> str:
+    return f"{cls.title:8} {cls.equation}   [{cls.source}]"
 
 
 def _all_classes() -> list[type[Algorithm]]:

@@ -1,12 +1,12 @@
-"""Which algorithms to look at: presets of ``conf/algorithm``, or the arms of a sweep."""
+"""Which algorithms to look at: presets and classes of one's own, or the arms of a sweep."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from cegppo_lab.algorithms import Algorithm
-from cegppo_lab.compose import config_groups, parse_overrides, resolve
-from cegppo_lab.errors import LabError, unknown
+from cegppo_lab.compose import parse_overrides, resolve
+from cegppo_lab.errors import LabError
 
 DEFAULTS = ("cegppo", "grpo", "dapo", "cispo")
 
@@ -28,10 +28,6 @@ def presets(names: Sequence[str], values: dict[str, object]) -> dict[str, Algori
             raise LabError(f"{key}={value}: say of which algorithm, e.g. cegppo.{key}={value}")
     own = [key.partition(".")[0] for key in values]
     chosen = list(dict.fromkeys([*names, *own])) or list(DEFAULTS)
-    known = config_groups()["algorithm"]
-    for name in chosen:
-        if name not in known:
-            raise unknown("algorithm", name, known)
     found = {}
     for name in chosen:
         mine = {k: v for k, v in values.items() if k.partition(".")[0] == name}

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
+from cegppo_lab.algorithms import outside
 from cegppo_lab.config import RuntimeConfig
 from cegppo_lab.errors import LabError
 from cegppo_lab.processes import temporary_folder, watched
@@ -181,7 +182,10 @@ def _runtime_env(address: str, scratch: Path | None) -> dict[str, Any] | None:
 
 
 def _copy_code(scratch: Path) -> Path:
-    """``scratch`` with a copy of the packages, laid out as in the wheel: their data inside."""
+    """``scratch`` with a copy of the packages, laid out as in the wheel: their data inside.
+
+    Beside them, the modules of the user's own algorithms as they were loaded.
+    """
     root = Path(__file__).resolve().parents[2]
     for package in ("cegppo_lab", "analysis"):
         shutil.copytree(root / package, scratch / package, ignore=shutil.ignore_patterns(*_CACHES))
@@ -189,6 +193,10 @@ def _copy_code(scratch: Path) -> Path:
         goal = scratch / "cegppo_lab" / "_data" / data
         if not goal.is_dir():
             shutil.copytree(shipped(data), goal)
+    for found in outside.loaded():
+        for name, content in found.files.items():
+            (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+            (scratch / name).write_bytes(content)
     megabytes = sum(f.stat().st_size for f in scratch.rglob("*") if f.is_file()) / 1e6
     if megabytes > _MAX_SHIPPED_MB:
         raise LabError(

@@ -12,6 +12,7 @@ from typing import Any
 from ray import tune
 
 from cegppo_lab import metrics as names
+from cegppo_lab.algorithms import outside
 from cegppo_lab.config import parse_run
 from cegppo_lab.errors import LabError
 from cegppo_lab.faults import (
@@ -50,6 +51,7 @@ class TuneTrial(tune.Trainable):
         """Take up the trial described by ``config``, as :func:`message` packs it."""
         packed = config["trial"]
         self._store, self._entered = RunStore(packed["store"]), packed["entered"]
+        outside.admit(packed["modules"])
         self._trial = Trial(parse_run(packed["tree"]), packed["trial_id"], packed["arm"])
         self._rules = StopRules(**packed["rules"])
         self._begin = time.monotonic() + packed["wait_s"]
@@ -118,6 +120,7 @@ def message(
     """A trial as plain values, for another process in another folder to rebuild.
 
     ``entered``: the trial has its folder in the store; a worker that does not see it writes none.
+    ``modules``: where modules of the user's own lie, for a worker that was not sent them.
     ``wait_s``: seconds that the worker waits before it begins.
     """
     tree = trial.config.tree()
@@ -129,5 +132,6 @@ def message(
         "arm": trial.arm,
         "rules": rules.tree(),
         "entered": entered,
+        "modules": sorted({str(found.root) for found in outside.loaded()}),
         "wait_s": 0.0,
     }

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
+from cegppo_lab import metrics as names
 from cegppo_lab.config import RunConfig
 from cegppo_lab.store import StepRecord
 
@@ -50,7 +51,8 @@ class Trainer(Protocol):
 def scheduled_metrics(config: RunConfig, step: int) -> dict[str, float]:
     """The values, at ``step`` (from 0), of the coefficients that change during training."""
     now = config.algorithm.at(step)
-    return {f"algorithm/{key}": getattr(now, key) for key in config.algorithm.scheduled_fields()}
+    changing = config.algorithm.scheduled_fields()
+    return {names.coefficient(key): getattr(now, key) for key in changing}
 
 
 def make_trainer(name: str) -> Trainer:

@@ -157,7 +157,9 @@ def mean_of_responses(objectives: list[Tensor], lengths: list[int], aggregation:
 OF_TOKENS: dict[str, Callable[[Response, Algorithm], Tensor]] = {
     "grpo": ppo,
     "dapo": ppo,
+    "adaptive_entropy": ppo,
     "cegppo": cegppo,
+    "cegppo_adaptive": cegppo,
     "cegppo_decay": cegppo_decay,
     "gppo": gppo,
     "cispo": cispo,

@@ -16,7 +16,7 @@ from cegppo_lab.algorithms.grpo import GRPO
 from cegppo_lab.errors import LabError
 
 PPO_FAMILY = {"grpo", "dapo", "cegppo", "cegppo_decay", "gppo", "dr_grpo"}
-PPO_FAMILY |= {"clip_cov", "erc", "high_entropy_tokens"}
+PPO_FAMILY |= {"clip_cov", "erc", "high_entropy_tokens", "cegppo_adaptive", "adaptive_entropy"}
 
 
 def test_the_papers_algorithms_are_there():
@@ -43,6 +43,8 @@ def test_each_algorithm_says_what_it_is(name):
         ("gspo", 3e-4, 4e-4, "seq-mean-token-mean"),
         ("cegppo", 0.2, 0.2, "token-mean"),
         ("cegppo_decay", 0.2, 0.2, "token-mean"),
+        ("cegppo_adaptive", 0.2, 0.2, "token-mean"),
+        ("adaptive_entropy", 0.2, 0.2, "token-mean"),
         ("gppo", 0.2, 0.2, "token-mean"),
         ("clip_cov", 1.0, 1.0, "token-mean"),
         ("kl_cov", 0.2, 0.2, "token-mean"),
@@ -62,7 +64,7 @@ def test_defaults_are_the_papers(name, clip_low, clip_high, aggregation):
     assert getattr(algorithm, "dual_clip", None) is None
 
 
-@pytest.mark.parametrize("name", ["cegppo", "cegppo_decay"])
+@pytest.mark.parametrize("name", ["cegppo", "cegppo_adaptive", "cegppo_decay"])
 def test_cegppo_defaults_to_the_7b_setting(name):
     assert (make_algorithm(name).beta1, make_algorithm(name).beta2) == (0.75, 1.0)
 
@@ -79,7 +81,7 @@ def test_only_the_ppo_family_has_a_dual_clip():
     [
         ("cegpo", {}, r"unknown algorithm 'cegpo'\. Did you mean 'cegppo'"),
         ("CEGPPO", {}, "Did you mean 'cegppo'"),
-        ("zzz", {}, r"unknown algorithm 'zzz'\. Allowed: cegppo, "),
+        ("zzz", {}, r"unknown algorithm 'zzz'\. Allowed: adaptive_entropy, "),
         ("cegppo", {"beta_1": 1}, "unknown key of algorithm 'beta_1'. Did you mean 'beta1'"),
         ("cegppo", {"cliplow": 0.2}, "Did you mean 'clip_low'"),
         ("grpo", {"beta1": 1}, "unknown key of algorithm 'beta1'"),

@@ -29,7 +29,11 @@ from cegppo_lab.trainers.verl.overrides import LOSS_MODE as NAMED_MODE
 from cegppo_lab.trainers.verl.overrides import LOSS_TARGET, changed_by_cpu, verl_overrides
 from cegppo_lab.trainers.verl.trainer import planned_places, resolved_job
 
-GIVEN = [name for name in algorithm_names() if not make_algorithm(name).needs]
+GIVEN = [
+    name
+    for name in algorithm_names()
+    if not make_algorithm(name).needs and not make_algorithm(name).initial_state()
+]
 """The algorithms that need nothing which verl does not give to a loss."""
 PLACES = planned_places(Path("/runs/t/verl"), Path("/runs/t/checkpoints"), "a/model")
 GPUS = {"trainer": "verl", "runtime.device": "cuda", "runtime.gpus": 8}

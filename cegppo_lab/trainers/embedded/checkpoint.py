@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -27,24 +27,33 @@ from cegppo_lab.trainers.embedded.policy import Policy
 
 _PREFIX = "step_"
 _MASTER = "master"
+_STATE = "state.json"
+_CONTROL = "control"
+"""Key of ``state.json``: the state of the algorithm's controller, where it has one."""
 
 _logger = logging.getLogger(__name__)
 
 
 def save_checkpoint(
-    root: Path, step: int, policy: Policy, optimizer: MasterAdamW, keep: int
+    root: Path,
+    step: int,
+    policy: Policy,
+    optimizer: MasterAdamW,
+    keep: int,
+    control: Mapping[str, float] | None = None,
 ) -> None:
     """Write ``root/step_000032/`` atomically, then delete all but the newest ``keep``.
 
     ``policy/`` in it is a model folder of its own, with the head scale already applied: load it
-    with ``head_scale=1``. Raises ``LabError`` when the disk does not take it; what is there stays.
+    with ``head_scale=1``. ``control``: the state of the algorithm's controller. Raises
+    ``LabError`` when the disk does not take it; what is there stays.
     """
     final = root / f"{_PREFIX}{step:06d}"
     draft = root / f".{final.name}.{os.getpid()}.tmp"
     shutil.rmtree(draft, ignore_errors=True)
     try:
         with writing(final, SafetensorError):
-            _write(draft, step, policy, optimizer)
+            _write(draft, step, policy, optimizer, control or {})
             shutil.rmtree(final, ignore_errors=True)
             os.replace(draft, final)
     except LabError:
@@ -56,13 +65,16 @@ def save_checkpoint(
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _write(folder: Path, step: int, policy: Policy, optimizer: MasterAdamW) -> None:
+def _write(
+    folder: Path, step: int, policy: Policy, optimizer: MasterAdamW, control: Mapping[str, float]
+) -> None:
     folder.mkdir(parents=True)
     policy.model.save_pretrained(folder / "policy", safe_serialization=True)
     policy.tokenizer.save_pretrained(folder / "policy")
     save_file(_optimizer_tensors(policy, optimizer), folder / "optimizer.safetensors")
     state = {"step": step, checkpoints.HASHES: checkpoints.hashes_of(folder)}
-    (folder / "state.json").write_text(json.dumps(state, indent=1) + "\n")
+    state |= {_CONTROL: dict(control)} if control else {}
+    (folder / _STATE).write_text(json.dumps(state, indent=1) + "\n")
     _sync(folder)
 
 
@@ -87,6 +99,12 @@ def load_newest(root: Path, policy: Policy, optimizer: MasterAdamW) -> int:
                 if f"{name}/{key}" in saved
             }
     return checkpoints.step_of(folder)
+
+
+def control_state(root: Path, step: int) -> dict[str, float]:
+    """The controller's state in the checkpoint of ``step``; empty for one that has none."""
+    path = root / f"{_PREFIX}{step:06d}" / _STATE
+    return json.loads(path.read_text()).get(_CONTROL, {}) if path.is_file() else {}
 
 
 def _newest_whole(root: Path) -> Path | None:

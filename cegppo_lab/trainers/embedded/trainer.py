@@ -15,6 +15,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from cegppo_lab import metrics as names
+from cegppo_lab.algorithms import Algorithm
 from cegppo_lab.config import RunConfig
 from cegppo_lab.diagnostics import TokenLedger
 from cegppo_lab.evaluation import evaluate, evaluated
@@ -22,7 +23,11 @@ from cegppo_lab.models import check_chat_template, check_model
 from cegppo_lab.sentinel import PausedError
 from cegppo_lab.store import EvalRecord, StepRecord
 from cegppo_lab.trainers.base import scheduled_metrics
-from cegppo_lab.trainers.embedded.checkpoint import load_newest, save_checkpoint
+from cegppo_lab.trainers.embedded.checkpoint import (
+    control_state,
+    load_newest,
+    save_checkpoint,
+)
 from cegppo_lab.trainers.embedded.device import device_of
 from cegppo_lab.trainers.embedded.experience import collect
 from cegppo_lab.trainers.embedded.malloc import keep_freed_memory
@@ -55,16 +60,20 @@ class EmbeddedTrainer:
         if not done:
             yield StepRecord(0, {}, _evaluate(policy, config, 0))
         settings, runtime = config.trainer, config.runtime
+        state = config.algorithm.initial_state() | control_state(checkpoints, done)
         for step in range(done, settings.steps):
             paused = False
+            algorithm = config.algorithm.controlled(state, step)
+            record = _train_step(policy, reference, optimizer, config, algorithm, step)
+            state = config.algorithm.observe(state, record.metrics[names.ENTROPY], step)
             try:
-                yield _train_step(policy, reference, optimizer, config, step)
+                yield record
             except PausedError:
                 paused = True
             last = step + 1 == settings.steps
             if paused or last or (step + 1) % runtime.checkpoint_every == 0:
                 keep = 1 if last else runtime.keep_checkpoints
-                save_checkpoint(checkpoints, step + 1, policy, optimizer, keep)
+                save_checkpoint(checkpoints, step + 1, policy, optimizer, keep, state)
             if paused:
                 return
 
@@ -74,9 +83,10 @@ def _train_step(
     reference: Policy | None,
     optimizer: MasterAdamW,
     config: RunConfig,
+    algorithm: Algorithm,
     step: int,
 ) -> StepRecord:
-    """Train step ``step`` (from 0); the record counts it from 1."""
+    """Train step ``step`` (from 0) by ``algorithm``, which is in force at it; counted from 1."""
     clock = _Clock()
     experience = collect(policy, config, step)
     clock.lap(names.TIME_GENERATE)
@@ -85,7 +95,8 @@ def _train_step(
     sampler = TokenSampler(size, config.seed, step) if size and experience.rollout else None
     if experience.rollout is not None:
         ledger = TokenLedger() if config.runtime.ledger else None
-        trained = update(policy, reference, optimizer, config, experience, step, sampler, ledger)
+        now = config.model_copy(update={"algorithm": algorithm})
+        trained = update(policy, reference, optimizer, now, experience, step, sampler, ledger)
     clock.lap(names.TIME_UPDATE)
     evals: list[EvalRecord] = []
     if (step + 1) % config.trainer.eval_every == 0 or step + 1 == config.trainer.steps:
@@ -94,6 +105,7 @@ def _train_step(
     tokens = experience.metrics[names.LENGTH_MEAN] * experience.metrics[names.GENERATION_BATCHES]
     tokens *= config.trainer.train_batch_size * config.trainer.rollout_n
     metrics = {**experience.metrics, **trained, **scheduled_metrics(config, step), **clock.laps}
+    metrics |= {names.coefficient(key): getattr(algorithm, key) for key in algorithm.steered}
     metrics[names.TIME_STEP] = clock.total()
     metrics[names.THROUGHPUT] = tokens / metrics[names.TIME_STEP]
     tokens = sampler.result() if sampler else None

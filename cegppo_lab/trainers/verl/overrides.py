@@ -37,7 +37,7 @@ def verl_overrides(config: RunConfig, places: Places, step: int, last_step: int)
     Coefficients are those in force at ``step``; verl resumes from its newest checkpoint, so a
     schedule is run as consecutive phases. A key that verl's config does not have starts with ``+``.
     ``trainer.layout.overrides`` and, on a CPU, its necessities come last. Raises ``LabError`` for
-    an algorithm that needs tensors which verl does not give to a loss.
+    an algorithm that needs tensors which verl does not give to a loss, or a controller's state.
     """
     on_cpu = config.runtime.device == "cpu"
     return {
@@ -76,6 +76,11 @@ def _loss(config: RunConfig, step: int) -> dict[str, Any]:
         raise LabError(
             f"algorithm={algorithm.name} needs {' and '.join(sorted(algorithm.needs))} of each "
             "token, which verl's losses do not get; say trainer=embedded or another algorithm"
+        )
+    if algorithm.initial_state():
+        raise LabError(
+            f"algorithm={algorithm.name} has a controller, whose state verl's losses do not keep; "
+            "say trainer=embedded or another algorithm"
         )
     options = algorithm.model_dump(mode="json")
     carried_by_verl = {"entropy_coef": 0.0, "kl_coef": 0.0, "dynamic_sampling": False}
