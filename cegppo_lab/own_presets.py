@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ FOLDER = Path("conf") / "algorithm"
 
 def own_names() -> list[str]:
     """The presets in :data:`FOLDER` and the entry points, sorted."""
-    return sorted({*_files(), *entry_points()})
+    files = (path for path in FOLDER.glob("*.yaml") if not _is_copy(path))
+    return sorted({*(path.stem for path in files), *entry_points()})
 
 
 def own_algorithm(option: object) -> dict[str, Any] | None:
@@ -31,20 +33,16 @@ def own_algorithm(option: object) -> dict[str, Any] | None:
     """
     if not isinstance(option, str):
         return None
-    if path := _files().get(option):
+    path = FOLDER / f"{option}.yaml"
+    if path.parent == FOLDER and os.path.isfile(path) and not _is_copy(path):
         return _of_file(path)
     if is_reference(option) or (option in entry_points() and not _shipped(option).is_file()):
         return _section(option, {})
     return None
 
 
-def _files() -> dict[str, Path]:
-    """Preset -> file, but for copies of the shipped ones, e.g. in a checkout."""
-    found = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
-    return {name: path for name, path in found.items() if not _is_copy(path)}
-
-
 def _is_copy(path: Path) -> bool:
+    """Whether it is a shipped preset, e.g. in a checkout."""
     ours = _shipped(path.stem)
     return ours.is_file() and ours.read_bytes() == path.read_bytes()
 

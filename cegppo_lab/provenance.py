@@ -45,7 +45,7 @@ def environment() -> dict[str, Any]:
         "git_sha": sha,
         "git_dirty": dirty,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in PACKAGES},
         "machine": {
             "platform": platform.platform(),
             "processor": platform.machine(),
@@ -56,7 +56,8 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Of an installed package; None where it is not."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

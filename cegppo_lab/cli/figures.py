@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from cegppo_lab.cli.common import path_option, path_values, shown_path
+from cegppo_lab.cli.mirrored import run
 from cegppo_lab.cli.runs import check_trials, end, tell_states
 from cegppo_lab.errors import LabError
 
 if TYPE_CHECKING:
     from cegppo_lab.store import RunStore
-    from cegppo_lab.sweep.dispatch import Outcome
     from cegppo_lab.sweep.plan import Plan
-    from cegppo_lab.trial import Trial
 
 SWEEPS = ("missing_gradients", "algorithms", "beta_switch", "entropy_mitigation", "beta_grid")
 """The sweeps that feed Figures 1 to 6 and both tables at the embedded scale."""
@@ -45,7 +44,8 @@ def figures(words: tuple[str, ...], published: bool, **paths: str | None) -> Non
     plans = _plans(words, path_values(**paths))
     store, runtime = plans[0].store(), plans[0].runtime
     trials = list({trial.trial_id: trial for plan in plans for trial in plan.trials}.values())
-    outcome = _train(plans[0], trials)
+    outcome = run(plans[0], trials)  # in one go: all plans share one runtime
+    tell_states(outcome)
     _draw(store, Path(runtime.report) / "paper", published)
     _mirror(store, runtime.mlflow)
     end(outcome, trials)
@@ -64,20 +64,6 @@ def _plans(words: tuple[str, ...], paths: dict[str, str]) -> list[Plan]:
     for plan in plans:
         plan.store().write_manifest(plan.manifest())
     return plans
-
-
-def _train(plan: Plan, trials: list[Trial]) -> Outcome:
-    """Run what is missing in one go: all plans share one runtime."""
-    from rich.console import Console
-
-    from cegppo_lab.sweep.dispatch import run_trials
-    from cegppo_lab.sweep.progress import Progress
-
-    outcome = run_trials(
-        plan, trials, lambda concurrent: Progress(plan.store(), trials, concurrent, Console())
-    )
-    tell_states(outcome)
-    return outcome
 
 
 def _draw(store: RunStore, out: Path, published: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,11 +47,14 @@ def mirrored(plan: Plan) -> Iterator[Mirror]:
 def run(
     plan: Plan,
     trials: list[Trial],
-    mirror: Mirror,
+    nudge: Callable[[], None] = lambda: None,
     meter: Meter | None = None,
     held: Cluster | None = None,
 ) -> Outcome:
-    """Train those of ``trials`` that are not finished, with their progress on the terminal."""
+    """Train those of ``trials`` that are not finished, with their progress on the terminal.
+
+    ``nudge``: called when there is something new to mirror.
+    """
     from rich.console import Console
 
     from cegppo_lab.sweep.dispatch import run_trials
@@ -60,7 +63,7 @@ def run(
     def progress(concurrent: int) -> Progress:
         return Progress(plan.store(), trials, concurrent, Console())
 
-    return run_trials(plan, trials, progress, mirror.nudge, meter, held)
+    return run_trials(plan, trials, progress, nudge, meter, held)
 
 
 def draw(plan: Plan) -> None:

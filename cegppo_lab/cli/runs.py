@@ -138,7 +138,7 @@ def _run_and_report(plan: Plan, trials: list[Trial], budget: Budget | None) -> O
 
     meter = Meter(budget, plan.runtime) if budget else None
     with mirrored(plan) as mirror:
-        outcome = run(plan, trials, mirror, meter)
+        outcome = run(plan, trials, mirror.nudge, meter)
         tell_states(outcome)
         draw(plan)
     return outcome

@@ -84,7 +84,7 @@ class _Runner:
             return True
         if self._held is None and not (self._meter and self._meter.exhausted):
             self._held = self._stack.enter_context(cluster(plan.spec.cluster, click.echo))
-        outcome = run(plan, trials, self._mirror, self._meter, self._held)
+        outcome = run(plan, trials, self._mirror.nudge, self._meter, self._held)
         return not (outcome.interrupted or outcome.over_budget)
 
 

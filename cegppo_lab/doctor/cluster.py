@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from typing import Any
 
 from cegppo_lab.doctor.finding import MISSING, OK, PATIENCE_S, Finding
 from cegppo_lab.errors import LabError
+from cegppo_lab.sweep.cluster import reach
+from cegppo_lab.sweep.nodes import ask
 from cegppo_lab.sweep.plan import check_writable
 
 _NODE_PATIENCE_S = 30.0
@@ -31,7 +32,7 @@ def ray_session(start: bool) -> Iterator[tuple[Finding, list[dict[str, Any]]]]:
 
     where = address or "a cluster started for this check"
     try:
-        _probe(address)
+        reach(address.removeprefix("ray://"), PATIENCE_S)
         ray.init(
             address=address or "local",
             include_dashboard=None if address else False,
@@ -52,13 +53,6 @@ def ray_session(start: bool) -> Iterator[tuple[Finding, list[dict[str, Any]]]]:
         ray.shutdown()
 
 
-def _probe(address: str) -> None:
-    """Raise at once where Ray would try for half a minute."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host, int(port)), PATIENCE_S).close()
-
-
 def check_store(store: str, nodes: list[dict[str, Any]]) -> Finding:
     """Whether the run store can be written here and is the same folder on every node."""
     folder = Path(store).absolute()
@@ -71,27 +65,19 @@ def check_store(store: str, nodes: list[dict[str, Any]]) -> Finding:
     token, probe = uuid.uuid4().hex, folder / f".doctor-{uuid.uuid4().hex}"
     probe.write_text(token)
     try:
-        told = [(node["NodeManagerHostname"], _read_on(node, probe)) for node in nodes]
+        calls = {node["NodeID"]: (str(probe),) for node in nodes}
+        told = [str(found).strip() for found in ask(_read, calls, _NODE_PATIENCE_S)]
     finally:
         probe.unlink()
-    blind = [f"{host} ({found})" for host, found in told if found != token]
+    blind = [
+        f"{node['NodeManagerHostname']} ({found.splitlines()[-1]})"
+        for node, found in zip(nodes, told, strict=True)
+        if found != token
+    ]
     if blind:
         mend = "name a folder of a file system that all nodes mount: --store DIR"
         return Finding("run store", MISSING, f"{folder} is not seen by {', '.join(blind)}", mend)
     return Finding("run store", OK, f"{folder} can be written, and read on {len(nodes)} nodes")
-
-
-def _read_on(node: dict[str, Any], path: Path) -> str:
-    """The text of ``path`` as ``node`` reads it, or why it does not."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_read)
-    try:
-        return ray.get(task.remote(str(path)), timeout=_NODE_PATIENCE_S)
-    except ray.exceptions.RayError as error:
-        return str(error).strip().splitlines()[-1]
 
 
 def _read(path: str) -> str:

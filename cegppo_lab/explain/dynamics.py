@@ -58,7 +58,8 @@ class Drift:
 
     ``entropy``: (N, R, T + 1), nats per token. ``predicted``: (N, R, T, C, 2), the change of
     entropy to first order (Eq. 7) that each class of tokens brings, inside and outside the clip
-    interval. ``clipped``: (N, R), the share of tokens outside it.
+    interval; an entropy bonus is counted with the first class, inside. ``clipped``: (N, R), the
+    share of tokens outside it.
     """
 
     labels: tuple[str, ...]
@@ -156,7 +157,7 @@ class _World:
         return change.unflatten(-1, (len(CLASSES), 2)), beyond.float().mean((2, 3))
 
     def _bonus(self, algorithms: list[Algorithm], log_probs: Tensor) -> Tensor:
-        """The entropy bonuses' gradient with respect to the logits; part of no class's tokens."""
+        """The entropy bonuses' gradient with respect to the logits."""
         coefs = torch.tensor([algorithm.entropy_coef for algorithm in algorithms])
         surprise = log_probs + entropy(log_probs)[..., None]
         return coefs[:, None, None, None] * -log_probs.exp() * surprise / self._set.slots

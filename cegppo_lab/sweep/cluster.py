@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -130,7 +130,7 @@ def cluster(spec: ClusterSpec, say: Callable[[str], None] = print) -> Iterator[C
         os.environ.setdefault(key, value)
     # Failures of trials are told by the progress display, in one line each.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    with temporary_folder("cegppo-lab-code-") as scratch:
+    with temporary_folder("cegppo-lab-code-") if ships else nullcontext() as scratch:
         # Said outright: without an address Ray joins whatever cluster was started on this machine.
         with joining(address):
             ray.init(
@@ -138,7 +138,7 @@ def cluster(spec: ClusterSpec, say: Callable[[str], None] = print) -> Iterator[C
                 include_dashboard=False if address == LOCAL else None,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
-                runtime_env=_runtime_env(address, scratch if ships else None),
+                runtime_env=_runtime_env(address, scratch),
             )
         # Watched to the end of Ray's own shutdown: killed in it, we would leave Ray's agents.
         with watched():
@@ -148,13 +148,18 @@ def cluster(spec: ClusterSpec, say: Callable[[str], None] = print) -> Iterator[C
                 ray.shutdown()
 
 
+def reach(address: str, patience_s: float) -> None:
+    """Raise ``OSError`` soon where nobody answers at ``HOST:PORT``; other addresses say nothing."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), patience_s).close()
+
+
 @contextmanager
 def joining(address: str) -> Iterator[None]:
     """Turn what Ray raises on the way into one line; soon where Ray would try for half a minute."""
     try:
-        host, _, port = address.rpartition(":")
-        if host:
-            socket.create_connection((host, int(port)), _PATIENCE_S).close()
+        reach(address, _PATIENCE_S)
         yield
     except LabError:
         raise

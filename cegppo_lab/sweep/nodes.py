@@ -8,14 +8,14 @@ import platform
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from cegppo_lab.config import RuntimeConfig
 from cegppo_lab.errors import LabError
+from cegppo_lab.provenance import version
 from cegppo_lab.trial import Trial
 
 _ANSWER_S = 60.0
@@ -132,7 +132,8 @@ def probe_nodes(root: Path, nodes: Sequence[Node]) -> list[str]:
     try:
         (folder / "nonce").write_text(nonce)
         here, notes = described(), []
-        for node, told in zip(nodes, _ask(folder, nonce, nodes), strict=True):
+        calls = {node.id: (str(folder), nonce, node.id) for node in nodes}
+        for node, told in zip(nodes, ask(look, calls, _ANSWER_S), strict=True):
             if isinstance(told, Exception):
                 reason = str(told).strip().splitlines()[-1]
                 missing = "No module named" in reason
@@ -148,18 +149,22 @@ def probe_nodes(root: Path, nodes: Sequence[Node]) -> list[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _ask(folder: Path, nonce: str, nodes: Sequence[Node]) -> list[dict[str, Any] | Exception]:
-    """What each node answers, or why it does not; all are asked at once."""
+def ask(
+    function: Callable[..., Any], calls: Mapping[str, tuple[Any, ...]], patience_s: float
+) -> list[Any]:
+    """What ``function`` returns on each node of ``calls`` (node id -> arguments), in their order.
+
+    All are asked at once, for ``patience_s`` seconds in all; a ``RayError`` stands for no answer.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    task = ray.remote(num_cpus=0, max_retries=0)(look)
+    task = ray.remote(num_cpus=0, max_retries=0)(function)
     asked = []
-    for node in nodes:
-        there = NodeAffinitySchedulingStrategy(node.id, soft=False)
-        options = task.options(scheduling_strategy=there)
-        asked.append(options.remote(str(folder), nonce, node.id))
-    end, told = time.monotonic() + _ANSWER_S, []
+    for node_id, arguments in calls.items():
+        there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        asked.append(task.options(scheduling_strategy=there).remote(*arguments))
+    end, told = time.monotonic() + patience_s, []
     for each in asked:
         try:
             told.append(ray.get(each, timeout=max(end - time.monotonic(), 0.1)))
@@ -196,13 +201,13 @@ def _differences(node: Node, here: Mapping[str, Any], there: Mapping[str, Any]) 
             f"node {node.host} has another cegppo_lab (code {there['code']}, here {here['code']}): "
             f"its numbers could be others; type cluster.ship_code=true"
         )
-    if absent := [name for name, version in there.items() if version is None and here[name]]:
+    if absent := [name for name, found in there.items() if found is None and here[name]]:
         raise LabError(f"node {node.host} has no {absent[0]}; install there what is installed here")
     return [
-        f"node {node.host} has {name} {there[name]}, this machine {version}; "
+        f"node {node.host} has {name} {there[name]}, this machine {own}; "
         "trials that move between them may not repeat to the bit"
-        for name, version in here.items()
-        if version != there[name]
+        for name, own in here.items()
+        if own != there[name]
     ]
 
 
@@ -211,15 +216,8 @@ def described() -> dict[str, str | None]:
     return {
         "code": _code_hash(),
         "python": platform.python_version(),
-        **{name: _version(name) for name in _COMPARED},
+        **{name: version(name) for name in _COMPARED},
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _code_hash() -> str:

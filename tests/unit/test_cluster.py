@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from cegppo_lab.store import RunStore
 from cegppo_lab.sweep import cluster as module
 from cegppo_lab.sweep import nodes as nodes_module
 from cegppo_lab.sweep.cluster import Cluster, ClusterSpec, _copy_code, cluster, joining
-from cegppo_lab.sweep.follow import LOST_NODES, Follower
+from cegppo_lab.sweep.follow import LOST_NODES, Follower, id_of
 from cegppo_lab.sweep.nodes import Node, alive_nodes, concurrency, described, needs, probe_nodes
 from cegppo_lab.sweep.plan import make_plan
 from cegppo_lab.sweep.worker import TuneTrial, message
@@ -121,11 +122,11 @@ def test_the_store_is_probed_from_every_node(
     here = described()
 
     def answers(*told: dict[str, object] | Exception) -> None:
-        def ask(folder: Path, nonce: str, nodes: list[Node]) -> list[object]:
-            (folder / "a").write_text(nonce)
-            return [nodes_module.look(str(folder), nonce, "a"), *told]
+        def ask(look: Callable[..., object], calls: dict[str, tuple], _: float) -> list[object]:
+            assert list(calls) == [node.id for node in NODES]
+            return [look(*calls["a"]), *told]
 
-        monkeypatch.setattr(nodes_module, "_ask", ask)
+        monkeypatch.setattr(nodes_module, "ask", ask)
         monkeypatch.setattr(nodes_module, "_VISIBLE_S", 0.2)
 
     for told, line in [
@@ -210,41 +211,37 @@ class _Told:
         self.lines.append((state, reason))
 
 
-def test_a_lost_node_costs_a_trial_no_retry_until_it_lost_many(tmp_path: Path) -> None:
-    plan, told = make_plan("quickstart", ["runtime.retries=1"]), _Told()
-    ours, store = plan.trials[0], RunStore(tmp_path)
-    follower = Follower(
-        store, {ours.trial_id: ours}, plan.runtime, told, lambda: None, None, plan.spec.stop
-    )
+def _lost(store: RunStore, retries: int) -> tuple[_Told, Follower, SimpleNamespace]:
+    """What is told, who follows, and Tune's trial whose node cannot be reached."""
+    plan, told = make_plan("quickstart", [f"runtime.retries={retries}"]), _Told()
+    ours, rules = plan.trials[0], plan.spec.stop
+    follower = Follower(store, {ours.trial_id: ours}, plan.runtime, told, lambda: None, None, rules)
     trial = SimpleNamespace(
-        config={"trial": message(store, ours, plan.spec.stop)},
-        max_failures=1,
+        config={"trial": message(store, ours, rules)},
+        max_failures=retries,
         pickled_error_file=None,
         get_pickled_error=lambda: ActorUnavailableError("socket closed", None),
     )
+    return told, follower, trial
+
+
+def test_a_lost_node_costs_a_trial_no_retry_until_it_lost_many(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    told, follower, trial = _lost(store, retries=1)
     for lost in range(LOST_NODES):
         follower.on_trial_recover(0, [], trial)
         assert trial.max_failures == 2 + lost
     assert {state for state, _ in told.lines} == {"waiting"}
-    assert store.run(ours.trial_id).status().state == "pending"
+    assert store.run(id_of(trial)).status().state == "pending"
     follower.on_trial_recover(0, [], trial)
     assert trial.max_failures == 1 + LOST_NODES
     assert told.lines[-1][0] == "retrying"
 
 
 def test_a_lost_node_without_retries_leaves_the_trial_to_the_next_round(tmp_path: Path) -> None:
-    plan, told = make_plan("quickstart", ["runtime.retries=0"]), _Told()
-    ours, store = plan.trials[0], RunStore(tmp_path)
-    follower = Follower(
-        store, {ours.trial_id: ours}, plan.runtime, told, lambda: None, None, plan.spec.stop
-    )
-    trial = SimpleNamespace(
-        config={"trial": message(store, ours, plan.spec.stop)},
-        pickled_error_file=None,
-        get_pickled_error=lambda: ActorUnavailableError("socket closed", None),
-    )
+    told, follower, trial = _lost(RunStore(tmp_path), retries=0)
     follower.on_trial_error(0, [], trial)
-    assert follower.busy == {ours.trial_id}
+    assert follower.busy == {id_of(trial)}
     trial.get_pickled_error = lambda: ActorDiedError()
     follower.on_trial_error(0, [], trial)
     assert told.lines[-1][0] == "failed"
